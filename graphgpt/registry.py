@@ -1,0 +1,107 @@
+"""Names to classes: one registry per kind, so that a config can say ``name: sgc``.
+
+A class registers itself with ``@TOWERS.register("sgc")`` and carries its own ``Config``. A file dropped into the kind's
+package is found by itself; code elsewhere comes in through ``plugins: [my_package.my_module]`` in the config or the entry
+point group ``graphgpt.plugins``.
+"""
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from graphgpt.errors import GraphGPTError, nearest
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+
+class Registry(Generic[T]):
+    """The classes of one kind.
+
+    Args:
+        kind: What users call the kind; also its config key, as in ``model.tower.name``.
+        package: The package whose modules are imported on the first look-up.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._classes: dict[str, type[T]] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator that makes a class known as ``name``.
+
+        Raises:
+            GraphGPTError: another class has the name already, or the class carries no ``Config``.
+        """
+
+        def decorate(cls: C) -> C:
+            other = self._classes.get(name)
+            if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise GraphGPTError(
+                    f"The {self.kind} '{name}' of {cls.__module__} is registered already, by {other.__module__}.{other.__qualname__}."
+                )
+            if not isinstance(getattr(cls, "Config", None), type):
+                raise GraphGPTError(f"The {self.kind} '{name}' ({cls.__module__}.{cls.__qualname__}) has no Config class.")
+            self._classes[name] = cls
+            return cls
+
+        return decorate
+
+    def get(self, name: str) -> type[T]:
+        """The class registered as ``name``.
+
+        Raises:
+            GraphGPTError: no such name; the message holds the nearest one, or all of them.
+        """
+        self._discover()
+        if name not in self._classes:
+            raise GraphGPTError(f"Unknown {self.kind} '{name}'. {nearest(name, self._classes)}")
+        return self._classes[name]
+
+    def names(self) -> list[str]:
+        """All known names, sorted."""
+        self._discover()
+        return sorted(self._classes)
+
+    def build(self, config: Any, *args: Any, **kwargs: Any) -> T:
+        """An instance of the class that ``config.name`` names: ``cls(config, *args, **kwargs)``."""
+        return self.get(config.name)(config, *args, **kwargs)
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        self._discovered = True
+
+
+TOWERS: Registry[Any] = Registry("tower", "graphgpt.models.towers")
+PROJECTORS: Registry[Any] = Registry("projector", "graphgpt.models.projectors")
+DATASETS: Registry[Any] = Registry("dataset", "graphgpt.datasets")
+TEXT_ENCODERS: Registry[Any] = Registry("text_encoder", "graphgpt.graphs.text_encoders")
+TASKS: Registry[Any] = Registry("task", "graphgpt.tasks")
+TEMPLATES: Registry[Any] = Registry("template", "graphgpt.prompts.templates")
+RUNNERS: Registry[Any] = Registry("runner", "graphgpt.runners")
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    registry.kind: registry for registry in (TOWERS, PROJECTORS, DATASETS, TEXT_ENCODERS, TASKS, TEMPLATES, RUNNERS)
+}
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import user modules that register classes: those named in the config and those of installed entry points.
+
+    Raises:
+        GraphGPTError: a module cannot be imported; the message names it and the reason.
+    """
+    installed = [entry.value for entry in importlib.metadata.entry_points(group="graphgpt.plugins")]
+    for module in [*modules, *installed]:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise GraphGPTError(f"plugins: cannot import '{module}': {error}") from error
