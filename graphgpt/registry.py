@@ -57,7 +57,11 @@ class Registry(Generic[T]):
         Raises:
             GraphGPTError: no such name; the message holds the nearest one, or all of them.
         """
-        self._discover()
+        if name not in self._classes:
+            # The file of that name first: importing all of a kind takes seconds that a look-up should not cost.
+            self._import_module(name)
+        if name not in self._classes:
+            self._discover()
         if name not in self._classes:
             raise GraphGPTError(f"Unknown {self.kind} '{name}'. {nearest(name, self._classes)}")
         return self._classes[name]
@@ -71,15 +75,21 @@ class Registry(Generic[T]):
         """An instance of the class that ``config.name`` names: ``cls(config, *args, **kwargs)``."""
         return self.get(config.name)(config, *args, **kwargs)
 
+    def _modules(self) -> list[str]:
+        return [module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__)]
+
+    def _import_module(self, name: str) -> None:
+        if name in self._modules():
+            importlib.import_module(f"{self.package}.{name}")
+
     def _discover(self) -> None:
-        if self._discovered:
-            return
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
-        self._discovered = True
+        if not self._discovered:
+            for name in self._modules():
+                self._import_module(name)
+            self._discovered = True
 
 
+MODELS: Registry[Any] = Registry("model", "graphgpt.models")
 TOWERS: Registry[Any] = Registry("tower", "graphgpt.models.towers")
 PROJECTORS: Registry[Any] = Registry("projector", "graphgpt.models.projectors")
 DATASETS: Registry[Any] = Registry("dataset", "graphgpt.datasets")
@@ -89,7 +99,7 @@ TEMPLATES: Registry[Any] = Registry("template", "graphgpt.prompts.templates")
 RUNNERS: Registry[Any] = Registry("runner", "graphgpt.runners")
 
 REGISTRIES: dict[str, Registry[Any]] = {
-    registry.kind: registry for registry in (TOWERS, PROJECTORS, DATASETS, TEXT_ENCODERS, TASKS, TEMPLATES, RUNNERS)
+    registry.kind: registry for registry in (MODELS, TOWERS, PROJECTORS, DATASETS, TEXT_ENCODERS, TASKS, TEMPLATES, RUNNERS)
 }
 
 

@@ -1,11 +1,19 @@
-"""``@configclass``: how every configuration is declared."""
+"""How configurations are declared and checked: ``@configclass``, ``Registered``, ``parse``."""
 
-from typing import TypeVar, dataclass_transform
+import dataclasses
+import typing
+from typing import Any, Protocol, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
+from pydantic_core import CoreSchema, core_schema
+
+from graphgpt.errors import GraphGPTError, nearest
 
 T = TypeVar("T")
+
+#: What OmegaConf puts where a value must be given.
+MISSING = "???"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
@@ -14,4 +22,94 @@ def configclass(cls: type[T]) -> type[T]:
 
     The string under a field documents it; ``Literal`` and ``Field(gt=0)`` constrain it.
     """
-    return dataclass(kw_only=True, frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))(cls)
+    config = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+    return dataclass(kw_only=True, frozen=True, config=config)(cls)
+
+
+class _Registry(Protocol):
+    kind: str
+
+    def get(self, name: str) -> Any: ...
+
+    def names(self) -> list[str]: ...
+
+
+class Registered:
+    """Annotation of a config node ``{name: ..., **fields}``: its fields are those of the registered class's ``Config``.
+
+    Args:
+        registry: Where ``name`` is looked up.
+        key: The node's own config key, for messages.
+    """
+
+    def __init__(self, registry: _Registry, key: str) -> None:
+        self.registry = registry
+        self.key = key
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._parse)
+
+    def _parse(self, value: Any, info: ValidationInfo) -> Any:
+        problems: list[str] = info.context if info.context is not None else []
+        if dataclasses.is_dataclass(value):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] == MISSING:
+            problems.append(
+                f"{self.key}: expected 'name' and the fields of one {self.registry.kind}, found {value!r}. {nearest('', self.registry.names())}"
+            )
+            return None
+        try:
+            cls = self.registry.get(value["name"])
+        except GraphGPTError as error:
+            problems.append(f"{self.key}.name: {error}")
+            return None
+        return parse(cls.Config, value, problems, self.key)
+
+
+def parse(cls: type[T], data: dict[str, Any], problems: list[str], key: str = "") -> T | None:
+    """Build ``cls`` from plain data, adding one sentence to ``problems`` for everything that is wrong.
+
+    Args:
+        cls: A ``configclass``.
+        data: Nested plain containers; a value ``???`` counts as not given.
+        problems: Sentences are appended here, in the user's spelling of keys.
+        key: Config key at which ``data`` stands.
+
+    Returns:
+        The instance, or None when ``data`` itself could not be read. Use it only if ``problems`` stayed empty.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(_without_missing(data), context=problems)
+    except ValidationError as error:
+        problems += [_sentence(cls, dict(detail), key) for detail in error.errors()]
+        return None
+
+
+def _without_missing(value: Any) -> Any:
+    return {k: _without_missing(v) for k, v in value.items() if v != MISSING} if isinstance(value, dict) else value
+
+
+def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
+    loc = [str(part) for part in detail["loc"]]
+    at = ".".join(filter(None, [key, *loc]))
+    kind, value = detail["type"], detail["input"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{at}: unknown key. {nearest(loc[-1], _field_names(cls, loc[:-1]))}"
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{at}: must be given ({at}=...)."
+    if kind == "literal_error":
+        known = [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{at}: '{value}' is not one of {', '.join(known)}. {nearest(str(value), known)}".strip()
+    return f"{at}: {value!r} does not fit: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+
+
+def _field_names(cls: type, loc: list[str]) -> list[str]:
+    """Names of the fields of the dataclass found by walking ``loc`` from ``cls``."""
+    for part in loc:
+        hint = typing.get_type_hints(cls).get(part)
+        options = [hint, *typing.get_args(hint)]
+        found = next((option for option in options if dataclasses.is_dataclass(option)), None)
+        if not isinstance(found, type):
+            return []
+        cls = found
+    return [field.name for field in dataclasses.fields(cls)]

@@ -1,12 +1,13 @@
 """What a dataset is: a recipe that yields a text-attributed graph."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.schema import configclass
+from graphgpt.registry import TEXT_ENCODERS
+from graphgpt.schema import Registered, configclass
 
 
 @configclass
@@ -25,12 +26,14 @@ class SplitConfig:
 
 @configclass
 class SamplerConfig:
-    """Which neighbours of a node become graph tokens."""
+    """Which neighbourhood of a node the tower sees, and how much of it the prompt holds."""
 
     hops: int = Field(default=2, ge=0)
     """How far from the centre."""
-    fanout: int = Field(default=4, ge=1)
+    fanout: int = Field(default=10, ge=1)
     """At most so many neighbours per node and hop, without replacement."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """At most so many nodes, the nearest first, become graph tokens; null takes all."""
 
 
 @configclass
@@ -39,7 +42,7 @@ class DatasetConfig:
 
     name: str
     """Name of a registered dataset."""
-    text_encoder: dict[str, Any]
+    text_encoder: Annotated[Any, Registered(TEXT_ENCODERS, "dataset.text_encoder")]
     """How node texts become node features: ``name`` and the fields of that encoder."""
     domain: str = "graph"
     """What the prompts call the graph: "a {domain}", as in "citation graph"."""

@@ -1,0 +1,59 @@
+"""From a configuration to the objects that it names."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphgpt.files import fingerprint
+from graphgpt.graphs.splits import split_nodes
+from graphgpt.graphs.store import open_graph
+from graphgpt.models.llm import load_embeddings
+from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS
+from graphgpt.task import Task
+
+log = logging.getLogger(__name__)
+
+
+def build_task(experiment: Any, dataset: Any | None = None) -> Task:
+    """The experiment's task on its graph, or on another dataset's.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    dataset = dataset or experiment.dataset
+    llm = experiment.model.llm
+    graph = open_graph(
+        DATASETS.build(dataset),
+        TEXT_ENCODERS.build(dataset.text_encoder),
+        embeddings=lambda: load_embeddings(llm),
+        embeddings_id=lambda: fingerprint(llm.path, llm.revision or ""),
+    )
+    task: Task = TASKS.build(experiment.task, graph, dataset, split_nodes(graph, dataset.split))
+    log.info(
+        "Graph %s: %s nodes, %s edges, %d classes.",
+        graph.card["name"],
+        f"{graph.num_nodes:,}",
+        f"{graph.num_edges:,}",
+        len(graph.class_names),
+    )
+    return task
+
+
+def build_model(experiment: Any, task: Task) -> Any:
+    """The experiment's model, with the same initial weights for the same seed."""
+    torch.manual_seed(experiment.seed)
+    return MODELS.build(experiment.model, input_dim=task.graph.features.shape[1])
+
+
+def build_runner(experiment: Any) -> Any:
+    """The experiment's runner."""
+    return RUNNERS.build(experiment.runner)
+
+
+def run_folder() -> Path:
+    """Where Hydra put this run's files."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir)

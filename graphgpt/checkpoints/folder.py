@@ -1,0 +1,264 @@
+"""The checkpoint folder: what training made, what it fits, and the checks before it is used.
+
+::
+
+    checkpoint/
+      manifest.json                what it is, what it fits, checksums
+      config.yaml                  the experiment, as data
+      projector.safetensors
+      modality_tokens.safetensors
+      tower.safetensors            when the tower has weights
+      lora/                        when the language model has adapters, in peft's form
+      history.json                 loss curves of this run and of those it came from
+
+The language model itself is not in it: the manifest names it and holds a fingerprint of its weights.
+"""
+
+import dataclasses
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+import graphgpt
+from graphgpt.errors import CheckpointError
+from graphgpt.files import atomic_folder, file_sha256, write_json, write_text
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PARTS = ("projector", "modality_tokens", "tower")
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that ``path`` is, or, for a run folder, holds.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / "checkpoint"):
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} does not exist.")
+    raise CheckpointError(f"{folder} holds no checkpoint: there is no {MANIFEST} in it or in {folder / 'checkpoint'}.")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        CheckpointError: it cannot be read, or a newer version wrote it.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        written = int(manifest["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} cannot be read as a manifest: {error}") from error
+    if written > FORMAT:
+        raise CheckpointError(f"{folder} has checkpoint format {written}; this version reads up to {FORMAT}: update graphgpt.")
+    return manifest
+
+
+def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
+    """The experiment that made a checkpoint, as plain data; without where it started or resumed, for its weights are here."""
+    file = find_checkpoint(path) / "config.yaml"
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} is not a mapping of config keys.")
+    return {**data, "stage1": None, "resume": None}
+
+
+def checkpoint_problems(path: str, key: str) -> list[str]:
+    """What is wrong with a checkpoint given as config value ``key``, one sentence each; reads no weights."""
+    try:
+        read_manifest(find_checkpoint(path))
+    except CheckpointError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+def hand_over_problems(path: str, model: Any) -> list[str]:
+    """What keeps a model of this configuration from starting at the checkpoint ``stage1``; reads no weights."""
+    problems = checkpoint_problems(path, "stage1")
+    if problems:
+        return problems
+    made_for = read_manifest(find_checkpoint(path))["model"]
+    if made_for["llm"]["path"] != model.llm.path:
+        problems.append(
+            f"stage1: {path} was made for the language model '{made_for['llm']['path']}', not for model.llm.path={model.llm.path}."
+        )
+    for part, ignored in (("tower", {"train", "dropout"}), ("projector", {"dropout"})):
+        theirs, ours = made_for[part], dataclasses.asdict(getattr(model, part))
+        problems += [
+            f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
+            for name, value in ours.items()
+            if name not in ignored and theirs.get(name) != value
+        ]
+    if made_for["lora"]["rank"] not in (0, model.lora.rank):
+        problems.append(
+            f"stage1: {path} has adapters of rank {made_for['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
+        )
+    return problems
+
+
+def save_checkpoint(folder: Path, model: Any, experiment: Any, *, data: Mapping[str, Any], history: list[dict[str, Any]]) -> None:
+    """Write a checkpoint folder, all or nothing.
+
+    Args:
+        folder: Its name; an older one is replaced when the new one is complete.
+        model: A ``GraphLLM``.
+        experiment: The ``ExperimentConfig`` that trained it.
+        data: Name and fingerprint of the graph, width of its features.
+        history: Stages with their loss curves, oldest first.
+    """
+    from peft import PeftModel
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as tmp:
+        for part in PARTS:
+            state = {name: tensor.detach().cpu().contiguous() for name, tensor in getattr(model, part).state_dict().items()}
+            if state:
+                save_file(state, tmp / f"{part}.safetensors")
+        if isinstance(model.llm, PeftModel):
+            model.llm.save_pretrained(tmp / "lora")
+        write_text(tmp / "config.yaml", yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False, allow_unicode=True))
+        write_json(tmp / "history.json", history)
+        files = sorted(path for path in tmp.rglob("*") if path.is_file())
+        llm_config = model.llm.config
+        manifest = {
+            "format": FORMAT,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "task": experiment.task.name,
+            "model": dataclasses.asdict(experiment.model),
+            "llm": {
+                "type": llm_config.model_type,
+                "hidden_size": llm_config.hidden_size,
+                "vocabulary": llm_config.vocab_size,
+                "fingerprint": model.llm_fingerprint,
+            },
+            "data": dict(data),
+            "parent": None if experiment.stage1 is None else _parent(experiment.stage1),
+            "files": {str(path.relative_to(tmp)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
+            "command": " ".join(["python", *sys.argv]),
+            "environment": environment(),
+        }
+        write_json(tmp / MANIFEST, manifest)
+
+
+def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
+    """Put a checkpoint's weights into a model, after checking that it is whole and fits.
+
+    Args:
+        model: A ``GraphLLM``. Adapters it has and the checkpoint lacks stay as they are (stage 2 begins so).
+        path: Run or checkpoint folder.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the language model is another one, or tensors do not fit.
+    """
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    folder = find_checkpoint(path)
+    manifest = read_manifest(folder)
+    _verify_files(folder, manifest)
+    config, made_for = model.llm.config, manifest["llm"]
+    for what, ours in (("hidden_size", config.hidden_size), ("vocabulary", config.vocab_size), ("fingerprint", model.llm_fingerprint)):
+        if made_for[what] != ours:
+            raise CheckpointError(
+                f"{folder} was made for another language model ('{manifest['model']['llm']['path']}', {what} {made_for[what]}); "
+                f"this one is '{model.config.llm.path}' with {what} {ours}."
+            )
+    for part in PARTS:
+        module = getattr(model, part)
+        file = folder / f"{part}.safetensors"
+        state = load_file(file) if file.is_file() else {}
+        _check_fit(folder, part, state, module.state_dict())
+        module.load_state_dict(state)
+    adapter = folder / "lora" / "adapter_model.safetensors"
+    if adapter.is_file():
+        if not isinstance(model.llm, PeftModel):
+            raise CheckpointError(f"{folder} has adapters for the language model, but model.lora.rank is 0.")
+        state = load_file(adapter)
+        _check_fit(folder, "lora", state, get_peft_model_state_dict(model.llm))
+        set_peft_model_state_dict(model.llm, state)
+    return manifest
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Stages and their loss curves, oldest first."""
+    history: list[dict[str, Any]] = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    return history
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the state of the source, for a manifest or a bug report."""
+    packages = ("torch", "transformers", "lightning", "hydra-core", "torch-geometric", "peft", "bitsandbytes")
+    return {
+        "graphgpt": graphgpt.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: metadata.version(name) for name in packages if _installed(name)},
+        "git": _git_state(),
+    }
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _git_state() -> str | None:
+    def git(*arguments: str) -> str:
+        root = Path(__file__).parents[2]
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (" (changed)" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _parent(path: str) -> dict[str, Any]:
+    folder = find_checkpoint(path)
+    manifest = read_manifest(folder)
+    return {"path": str(folder), "task": manifest["task"], "created": manifest["created"], "sha256": file_sha256(folder / MANIFEST)}
+
+
+def _verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{folder} is incomplete: {name} is missing.")
+        if file.stat().st_size != expected["bytes"]:
+            raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes, expected {expected['bytes']:,}: it was cut short or changed.")
+        if file_sha256(file) != expected["sha256"]:
+            raise CheckpointError(f"{file} does not match its checksum: it was changed or damaged.")
+
+
+def _check_fit(folder: Path, part: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    if missing := sorted(ours.keys() - theirs.keys()):
+        raise CheckpointError(
+            f"{folder} does not fit: its {part} has no '{missing[0]}' ({len(missing)} of {len(ours)} tensors are missing)."
+        )
+    if surplus := sorted(theirs.keys() - ours.keys()):
+        raise CheckpointError(f"{folder} does not fit: its {part} has '{surplus[0]}', which this model's {part} has not.")
+    for name, tensor in theirs.items():
+        if tensor.shape != ours[name].shape:
+            raise CheckpointError(
+                f"{folder} does not fit: its {part} has '{name}' of shape {list(tensor.shape)}, this model's is {list(ours[name].shape)}."
+            )

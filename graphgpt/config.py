@@ -1,0 +1,279 @@
+"""The root of the configuration: its schema, its checks, and how a command line becomes one."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
+
+from graphgpt.errors import ConfigError, GraphGPTError, nearest
+from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS, load_plugins
+from graphgpt.schema import Registered, configclass, parse
+from graphgpt.task import Split
+
+CONFIG_DIR = Path(__file__).with_name("configs")
+
+C = TypeVar("C", "ExperimentConfig", "EvaluationConfig")
+
+
+@configclass
+class ExperimentConfig:
+    """One training run."""
+
+    name: str
+    """Short name; part of the run folder's name."""
+    seed: int = Field(default=0, ge=0)
+    """Same seed, same run."""
+    model: Annotated[Any, Registered(MODELS, "model")]
+    """Language model, tower, projector, LoRA, template."""
+    dataset: Annotated[Any, Registered(DATASETS, "dataset")]
+    """The graph."""
+    task: Annotated[Any, Registered(TASKS, "task")]
+    """What is asked about it."""
+    runner: Annotated[Any, Registered(RUNNERS, "runner")]
+    """How it is trained."""
+    stage1: str | None = None
+    """Run or checkpoint folder to start from."""
+    resume: str | None = None
+    """Run folder to go on in."""
+    plugins: list[str] = Field(default_factory=list)
+    """Modules that register more classes."""
+
+    def problems(self) -> list[str]:
+        """What cannot work together or is not there, seen before any weight is read."""
+        from graphgpt.checkpoints.folder import hand_over_problems
+        from graphgpt.models.llm import llm_problems
+
+        task, found = self.task, [*llm_problems(self.model.llm), *_dataset_problems(self.dataset), *self.runner.problems()]
+        if task.wording not in task.wordings:
+            found.append(f"task.wording: '{task.wording}' is not one of task.wordings. {nearest(task.wording, task.wordings)}")
+        if self.stage1 is not None:
+            found += hand_over_problems(self.stage1, self.model)
+        tower = self.model.tower
+        if tower.name == "graph_transformer" and tower.dim % tower.heads:
+            found.append(f"model.tower.heads: {tower.heads} heads do not divide model.tower.dim={tower.dim}.")
+        return found
+
+
+@configclass
+class EvaluationConfig:
+    """One evaluation of a checkpoint."""
+
+    name: str
+    """Short name; part of the run folder's name."""
+    checkpoint: str
+    """Run or checkpoint folder."""
+    dataset: Annotated[Any, Registered(DATASETS, "dataset")] | None = None
+    """Another graph than the checkpoint's; null takes that one."""
+    split: Split = "test"
+    """Which nodes."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many of them; null takes all."""
+    seed: int = Field(default=0, ge=0)
+    """Draws the nodes, their neighbours and the bootstrap."""
+    batch_size: int = Field(default=8, ge=1)
+    """Prompts per forward pass."""
+    without_graph: bool = True
+    """Also the same model with the graph tokens removed."""
+    baselines: bool = True
+    """Also majority, TF-IDF + logistic regression and 2-hop SGC."""
+    samples: int = Field(default=6, ge=0)
+    """Nodes shown in full in the report."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Length of greedy answers."""
+    bootstrap: int = Field(default=1000, ge=0)
+    """Resamples for the intervals; 0 makes none."""
+    threads: int | None = Field(default=None, ge=1)
+    """Processor threads; null takes all."""
+    accelerator: str = "auto"
+    """auto, cpu, cuda or mps."""
+    resume: str | None = None
+    """Unused here; the run folder's name is made by one rule for both programs."""
+    plugins: list[str] = Field(default_factory=list)
+    """Modules that register more classes."""
+
+    def problems(self) -> list[str]:
+        from graphgpt.checkpoints.folder import checkpoint_problems
+
+        return [*checkpoint_problems(self.checkpoint, "checkpoint"), *(_dataset_problems(self.dataset) if self.dataset else [])]
+
+
+def _dataset_problems(config: Any) -> list[str]:
+    return [*DATASETS.build(config).problems(), *TEXT_ENCODERS.build(config.text_encoder).problems()]
+
+
+def read_config(cls: type[C], data: dict[str, Any]) -> C:
+    """A typed configuration from plain data, e.g. from a checkpoint's ``config.yaml``. Data only: nothing is instantiated.
+
+    Raises:
+        ConfigError: all problems at once, each in one sentence with the nearest right thing.
+    """
+    load_plugins(data.get("plugins") or [])
+    problems: list[str] = []
+    config = parse(cls, data, problems)
+    if config is not None and not problems:
+        problems = config.problems()
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+def read_composed(cls: type[C], composed: DictConfig) -> C:
+    """A typed configuration from what Hydra composed; ``resume`` takes the settings of the run that it names."""
+    data = _plain(composed)
+    if cls is ExperimentConfig and data.get("resume"):
+        data = _resumed(data["resume"])
+    return read_config(cls, data)
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items() if key != "hydra"}
+
+
+def _resumed(folder: str) -> dict[str, Any]:
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml."])
+    return {**yaml.safe_load(path.read_text(encoding="utf-8")), "resume": folder}
+
+
+def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> C:
+    """Compose and check a command line's overrides as a whole, before Hydra runs the program.
+
+    Hydra stops at the first override it cannot place. Here each such override is noted and left out, so that the report
+    names everything that is wrong.
+
+    Args:
+        cls: Schema of the root.
+        config_name: ``train`` or ``evaluate``.
+        arguments: Overrides; of a sweep, its first value is checked.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+
+    problems: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException as error:
+            problems.append(f"'{argument}': cannot be read as key=value ({str(error).splitlines()[0]}).")
+            continue
+        overrides.append(f"{override.key_or_group}={next(override.sweep_string_iterator())}" if override.is_sweep_override() else argument)
+
+    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+        while True:
+            try:
+                composed = compose(config_name, overrides)
+                break
+            except MissingConfigException as error:
+                missing = error.missing_cfg_file or ""
+                culprit = next((o for o in overrides if o.lstrip("+~").replace("=", "/", 1) == missing), None)
+                group, _, name = missing.rpartition("/")
+                if culprit:
+                    group, name = culprit.split("=", 1)
+                problems.append(f"{group}: there is no '{name}'. {nearest(name, _options(group))}")
+            except ConfigCompositionException as error:
+                key = (
+                    re.findall(r"(?:override|append value to config at|delete from config\.|find match for override) '([^']+)'", str(error))
+                    or [""]
+                )[0]
+                key = key.split("=")[0].split(" ")[0]
+                culprit = next((o for o in overrides if key and o.lstrip("+~").startswith(f"{key}=")), None)
+                if culprit:
+                    rest = compose(config_name, [o for o in overrides if _places(config_name, o)])
+                    problems.append(f"{key}: unknown key. {_nearest_key(rest, key)}".rstrip())
+                else:
+                    problems.append(" ".join(str(error).split()))
+            if culprit is None:
+                raise ConfigError(problems)
+            overrides.remove(culprit)
+    try:
+        config = read_composed(cls, composed)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    if cls is ExperimentConfig and composed.get("resume") and len(overrides) > 1:
+        others = ", ".join(o for o in overrides if not o.startswith("resume="))
+        raise ConfigError([f"resume: goes on with the settings of {composed.resume}; drop {others}."])
+    return config
+
+
+def _places(config_name: str, override: str) -> bool:
+    """Whether Hydra can place an override on its own."""
+    from hydra import compose
+    from hydra.errors import HydraException
+
+    try:
+        compose(config_name, [override])
+    except HydraException:
+        return False
+    return True
+
+
+def _options(group: str) -> list[str]:
+    """Names of a config group's files, with their sub-folders."""
+    folder = CONFIG_DIR / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def _nearest_key(composed: DictConfig, key: str) -> str:
+    """The hint for an unknown key: the nearest key beside it, spelled in full; a wrong parent is named itself."""
+    node: Any = composed
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, DictConfig) or part not in node:
+            known = [".".join([*parts[:depth], str(k)]) for k in node] if isinstance(node, DictConfig) else []
+            return nearest(".".join(parts[: depth + 1]), known)
+        node = node[part]
+    return ""
+
+
+def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> None:
+    """Run a Hydra program after its command line was checked; a user's mistake ends in exit code 2 and no traceback.
+
+    Hydra's own flags (``--help``, ``--cfg``, ``--info``, another config folder) go to Hydra unchecked.
+    """
+    OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True)
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    with user_errors():
+        if set(flags) <= {"-m", "--multirun"}:
+            config = check_command_line(cls, config_name, overrides)
+            if flags and isinstance(config, ExperimentConfig) and config.runner.processes > 1:
+                raise ConfigError(
+                    [
+                        f"runner.devices: a sweep (-m) cannot start {config.runner.processes} processes per run, since each of them would "
+                        "run the whole sweep; use runner.devices=1, or start the runs one by one."
+                    ]
+                )
+        program()
+
+
+def _run_dir(resume: str | None, default: str) -> str:
+    return os.environ.get("GRAPHGPT_RUN_DIR") or resume or default
+
+
+class user_errors(contextlib.ContextDecorator):
+    """Shows a user's mistake as its sentence and leaves with exit code 2. Also a decorator."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, GraphGPTError):
+            print(f"{error}", file=sys.stderr)
+            sys.exit(2)

@@ -1,0 +1,60 @@
+"""From a dataset to a graph with features and splits, each made once and found again by its fingerprint."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+from safetensors.torch import load_file, save_file
+
+from graphgpt.files import atomic_folder, cache_dir, fingerprint
+from graphgpt.graphs.dataset import GraphDataset
+from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, standardize
+
+log = logging.getLogger(__name__)
+
+
+def open_graph(
+    dataset: GraphDataset, encoder: TextEncoder, embeddings: EmbeddingSource, embeddings_id: Callable[[], str] = lambda: ""
+) -> TextAttributedGraph:
+    """The dataset's graph with standardised features, from the cache where both are there already.
+
+    Args:
+        dataset: Where the graph comes from.
+        encoder: How its texts become features; not used when the dataset brings features of its own.
+        embeddings: The language model's tokenizer and embeddings, for encoders that read them.
+        embeddings_id: Identifies those embeddings, so that features made with others are not found again.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    folder = cache_dir() / "graphs" / f"{dataset.config.name}-{dataset.fingerprint()}"
+    if (folder / "card.json").is_file():
+        graph = TextAttributedGraph.open(folder)
+    else:
+        log.info("Building the graph '%s' (once) ...", dataset.config.name)
+        built = dataset.build()
+        if built.x is not None:
+            built = built.with_features(built.x)
+        built.save(folder)
+        if built.x is not None:
+            _save_features(built, folder.name)
+        graph = TextAttributedGraph.open(folder)
+
+    given = cache_dir() / "features" / folder.name
+    if given.is_dir():
+        return graph.with_features(load_file(given / "x.safetensors")["x"])
+
+    source = embeddings_id() if encoder.reads_embeddings else ""
+    key = f"{graph.fingerprint}-{fingerprint(dataclasses.asdict(encoder.config), source)}"
+    cached = cache_dir() / "features" / key
+    if not cached.is_dir():
+        log.info("Encoding the texts of %s nodes with '%s' (once) ...", f"{graph.num_nodes:,}", encoder.config.name)
+        texts = [f"{title}\n{body}" for title, body in zip(graph.titles.to_pylist(), graph.bodies.to_pylist(), strict=True)]
+        _save_features(graph.with_features(standardize(encoder.encode(texts, embeddings))), key)
+    return graph.with_features(load_file(cached / "x.safetensors")["x"])
+
+
+def _save_features(graph: TextAttributedGraph, key: str) -> None:
+    with atomic_folder(cache_dir() / "features" / key) as tmp:
+        save_file({"x": graph.features}, tmp / "x.safetensors")

@@ -1,0 +1,47 @@
+"""What a text encoder is: node texts in, node features out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from graphgpt.schema import configclass
+
+#: Tokenizer and input embedding matrix ``[vocabulary, d]`` of the language model; called only by encoders that need them.
+EmbeddingSource = Callable[[], tuple[Any, Tensor]]
+
+
+@configclass
+class TextEncoderConfig:
+    """What all text encoders have in common."""
+
+    name: str
+    """Name of a registered text encoder."""
+
+
+class TextEncoder(ABC):
+    """Base of all text encoders; register subclasses with ``@TEXT_ENCODERS.register(name)``."""
+
+    Config: ClassVar[type[TextEncoderConfig]] = TextEncoderConfig
+    reads_embeddings: ClassVar[bool] = False
+    """Whether the features depend on the language model, and so must be made again for another one."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def problems(self) -> list[str]:
+        """What is wrong and can be seen before any work, e.g. an extra that is not installed: one sentence each."""
+        return []
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
+        """Turn n texts into features ``[n, d]``, float32. Sees texts only, never labels or splits."""
+
+
+def standardize(x: Tensor) -> Tensor:
+    """Zero mean and unit variance per column; a constant column becomes zero. Shape ``[n, d]`` in and out."""
+    centred = x - x.mean(dim=0, keepdim=True)
+    scale = centred.std(dim=0, correction=0, keepdim=True)
+    return (centred / torch.where(scale > 1e-8, scale, torch.ones_like(scale))).float()

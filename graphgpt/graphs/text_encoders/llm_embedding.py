@@ -1,0 +1,32 @@
+"""Mean of the language model's own token embeddings."""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, TextEncoderConfig
+from graphgpt.registry import TEXT_ENCODERS
+from graphgpt.schema import configclass
+
+
+@TEXT_ENCODERS.register("llm_embedding")
+class LLMEmbedding(TextEncoder):
+    """Every node is the mean of its tokens' rows in the input embedding matrix; as wide as the language model."""
+
+    reads_embeddings = True
+
+    @configclass
+    class Config(TextEncoderConfig):
+        max_tokens: int = Field(default=256, ge=1)
+        """Tokens read per node."""
+
+    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
+        tokenizer, matrix = embeddings()
+        x = torch.zeros(len(texts), matrix.shape[1])
+        for i, text in enumerate(texts):
+            ids = tokenizer(text, add_special_tokens=False, truncation=True, max_length=self.config.max_tokens)["input_ids"]
+            if ids:
+                x[i] = matrix[torch.tensor(ids)].float().mean(dim=0)
+        return x

@@ -1,0 +1,39 @@
+"""A sentence-transformers model: the extra ``sentence``."""
+
+import importlib.util
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, TextEncoderConfig
+from graphgpt.registry import TEXT_ENCODERS
+from graphgpt.schema import configclass
+
+
+@TEXT_ENCODERS.register("sentence_transformers")
+class SentenceTransformers(TextEncoder):
+    """Any sentence-transformers model, by hub id or local folder."""
+
+    @configclass
+    class Config(TextEncoderConfig):
+        path: str = "sentence-transformers/all-MiniLM-L6-v2"
+        """Hub id or local folder."""
+        batch_size: int = Field(default=64, ge=1)
+        """Texts per forward pass."""
+
+    def problems(self) -> list[str]:
+        if importlib.util.find_spec("sentence_transformers") is None:
+            return [
+                "dataset.text_encoder.name: 'sentence_transformers' needs the package sentence-transformers: "
+                "pip install 'graphgpt[sentence]'."
+            ]
+        return []
+
+    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(self.config.path)
+        x = model.encode(list(texts), batch_size=self.config.batch_size, convert_to_numpy=True, show_progress_bar=True)
+        return torch.from_numpy(x).float()

@@ -1,0 +1,145 @@
+"""The model: a tower, a projector and a language model, joined by the tokens that stand for inputs."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from graphgpt.models.llm import LLMConfig, llm_fingerprint, load_llm, load_tokenizer
+from graphgpt.models.lora import LoraConfig, add_lora, train_adapters
+from graphgpt.models.modality_tokens import ModalityTokens
+from graphgpt.models.projector import Projector
+from graphgpt.models.tower import Tower
+from graphgpt.prompts.batch import Batch, scoring_batch
+from graphgpt.prompts.processor import PATCH, Example
+from graphgpt.registry import MODELS, PROJECTORS, TEMPLATES, TOWERS
+from graphgpt.schema import Registered, configclass
+
+
+@MODELS.register("graph_llm")
+class GraphLLM(nn.Module):
+    """Any causal language model that reads inputs of another modality through projected tower states.
+
+    Source: GraphGPT (arXiv:2310.13023), section 3.
+
+    Args:
+        config: This class's ``Config``.
+        input_dim: Width of the raw inputs' features.
+    """
+
+    @configclass
+    class Config:
+        name: str
+        """Name of a registered model."""
+        llm: LLMConfig
+        """The language model."""
+        tower: Annotated[Any, Registered(TOWERS, "model.tower")]
+        """What encodes the inputs."""
+        projector: Annotated[Any, Registered(PROJECTORS, "model.projector")]
+        """What moves tower states into the language model's embedding space."""
+        lora: LoraConfig = LoraConfig()
+        """Adapters on the language model."""
+        template: Annotated[Any, Registered(TEMPLATES, "model.template")]
+        """Conversation form."""
+        max_length: int = Field(default=2048, ge=8)
+        """Longest sequence in tokens; a longer sample is refused, never cut."""
+
+    def __init__(self, config: Any, input_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = load_tokenizer(config.llm)
+        llm = load_llm(config.llm)
+        embeddings = llm.get_input_embeddings().weight
+        rms = float(embeddings.detach().float().square().mean().sqrt())
+        self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
+        self.projector: Projector = PROJECTORS.build(config.projector, self.tower.output_dim, embeddings.shape[1], rms)
+        self.modality_tokens = ModalityTokens(embeddings.shape[1], rms)
+        self.llm_fingerprint = llm_fingerprint(llm)
+        self.llm = add_lora(llm, config.lora)
+
+    def train(self, mode: bool = True) -> "GraphLLM":
+        """Training mode for the parts that learn; frozen parts stay in eval mode, without dropout."""
+        super().train(mode)
+        self.llm.eval()
+        train_adapters(self.llm, mode)
+        self.tower.train(mode and self.config.tower.train)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.modality_tokens.weight.device
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """All parameters that training may move, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def embed(self, input_ids: Tensor, inputs: Any | None) -> Tensor:
+        """Embeddings of ids of any shape, with tower states at the patches (in row-major order): ``[*, d]``."""
+        table = self.llm.get_input_embeddings()
+        embedded = table(input_ids.clamp(min=0))
+        dtype = embedded.dtype
+        own = self.modality_tokens.holds(input_ids)
+        embedded = embedded.masked_scatter(own[..., None], self.modality_tokens(input_ids[own]).to(dtype))
+        if inputs is None:
+            # Text only: every trainable part still takes part in the graph, or distributed training would wait for it.
+            idle = [*self.projector.parameters(), *self.modality_tokens.parameters(), *self.tower.parameters()]
+            return embedded + sum(p.sum() * 0.0 for p in idle if p.requires_grad)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tower.train):
+            states = self.tower(inputs)
+        return embedded.masked_scatter((input_ids == PATCH)[..., None], self.projector(states).to(dtype))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of every answer in a token tree.
+
+        Returns:
+            Sum of the log-probabilities of each answer's tokens, shape ``[a]``, float32, and their number, shape ``[a]``.
+        """
+        needed, place = batch.source.unique(return_inverse=True)
+        logits = self.llm(
+            inputs_embeds=self.embed(batch.input_ids, batch.inputs)[None],
+            position_ids=batch.position_ids[None],
+            attention_mask=batch.attention_mask[None, None],
+            logits_to_keep=needed,
+            use_cache=False,
+        ).logits[0]
+        log_probability = logits.float().log_softmax(dim=-1)[place, batch.target]
+        zeros = torch.zeros(batch.num_answers, device=logits.device)
+        return zeros.index_add(0, batch.answer, log_probability), zeros.index_add(0, batch.answer, torch.ones_like(log_probability))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean over samples of the mean negative log-likelihood of a sample's answer tokens: a scalar.
+
+        A mean per sample first, so that the loss of a global batch does not depend on how it is cut into smaller ones.
+        """
+        total, count = self(batch)
+        return -(total / count).mean()
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Example], candidates: Sequence[Sequence[int]]) -> Tensor:
+        """Log-likelihood of every candidate answer (token ids) after every prompt, shape ``[b, c]``, float32, on the CPU."""
+        total, _ = self(scoring_batch(prompts, candidates, self.tower.collate).to(self.device))
+        return total.view(len(prompts), len(candidates)).cpu()
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Example], max_new_tokens: int) -> list[str]:
+        """Greedy answers to a batch of prompts; each as it would be alone."""
+        width = max(len(prompt.ids) for prompt in prompts)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        ids = torch.tensor([[pad] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in prompts])
+        inputs = [item for prompt in prompts for item in prompt.inputs]
+        output = self.llm.generate(
+            inputs_embeds=self.embed(ids.to(self.device), self.tower.collate(inputs).to(self.device) if inputs else None),
+            attention_mask=mask.to(self.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=[self.tokenizer.eos_token_id, self._terminator_id],
+        )
+        return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
+
+    @property
+    def _terminator_id(self) -> int:
+        return int(self.tokenizer.convert_tokens_to_ids(TEMPLATES.build(self.config.template, self.tokenizer).terminator))

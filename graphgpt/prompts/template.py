@@ -1,0 +1,53 @@
+"""What a conversation template is: messages in, pieces of text out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from graphgpt.prompts.instruction import Message
+from graphgpt.schema import configclass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a rendered conversation.
+
+    Args:
+        text: Its text.
+        supervised: Whether the model learns to write it (an answer with the sign that ends it).
+        literal: Whether it belongs to the template, so that control tokens in it count; a user's text never makes one.
+    """
+
+    text: str
+    supervised: bool = False
+    literal: bool = False
+
+
+@configclass
+class TemplateConfig:
+    """What all templates have in common."""
+
+    name: str
+    """Name of a registered template."""
+    system: str | None = None
+    """System message; None takes the template's own."""
+
+
+class Template(ABC):
+    """Base of all templates; register subclasses with ``@TEMPLATES.register(name)``."""
+
+    Config: ClassVar[type[TemplateConfig]] = TemplateConfig
+
+    def __init__(self, config: Any, tokenizer: Any) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+
+    @abstractmethod
+    def render(self, messages: Sequence[Message]) -> list[Piece]:
+        """The whole conversation. Everything before the last supervised piece is the prompt, in training as in use."""
+
+    @property
+    @abstractmethod
+    def terminator(self) -> str:
+        """What ends an answer; one control token."""

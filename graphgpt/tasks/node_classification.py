@@ -1,0 +1,70 @@
+"""Which class does the centre of the subgraph belong to?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.registry import TASKS
+from graphgpt.schema import configclass
+from graphgpt.task import Prediction, Task, TaskConfig, generator
+
+
+@TASKS.register("node_classification")
+class NodeClassification(Task):
+    """The answer is a class name; every class name is a candidate (GraphGPT, arXiv:2310.13023, section 3.3)."""
+
+    @configclass
+    class Config(TaskConfig):
+        text_dropout: float = Field(default=0.0, ge=0, le=1)
+        """Share of training prompts without the node's own text, so that the model learns to read the graph tokens."""
+
+    @property
+    def candidates(self) -> list[str]:
+        return list(self.graph.class_names)
+
+    def instruction(self, item: int, *, seed: int, training: bool) -> Instruction:
+        chance = float(torch.rand((), generator=generator(seed)))
+        hidden = training and chance < self.config.text_dropout
+        names = self.graph.class_names
+        prompt = self.fill(
+            classes="; ".join(names),
+            numbered=" ".join(f"{i}. {name}." for i, name in enumerate(names, start=1)),
+            title="(hidden)" if hidden else self.cut(self.graph.title(item)),
+            text="(hidden)" if hidden else self.cut(self.graph.body(item)),
+        )
+        subgraph = self.subgraph(item, seed)
+        truth = int(self.graph.y[item])
+        return Instruction(
+            id=str(self.graph.ids[item].as_py()),
+            messages=(Message("user", prompt), Message("assistant", names[truth])),
+            inputs=(subgraph.input(self.graph),) * prompt.count("<graph>"),
+            truth=truth,
+            meta={"node": item, "subgraph": subgraph},
+        )
+
+    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Accuracy, macro-F1 over the classes that occur, and whether the truth is among the three likeliest."""
+        scores = np.array([p.scores for p in predictions])
+        truth = np.array([p.truth for p in predictions])
+        return classification_metrics(truth, scores)
+
+
+def classification_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1 and top-3 accuracy.
+
+    Args:
+        truth: Right classes, shape ``[n]``, int.
+        scores: Any score that ranks, shape ``[n, c]``.
+    """
+    from sklearn.metrics import f1_score
+
+    best = scores.argmax(axis=1)
+    top3 = np.argsort(-scores, axis=1, kind="stable")[:, :3]
+    return {
+        "accuracy": float((best == truth).mean()),
+        "macro_f1": float(f1_score(truth, best, average="macro", labels=np.unique(truth), zero_division=0)),
+        "top3": float((top3 == truth[:, None]).any(axis=1).mean()),
+    }

@@ -1,0 +1,296 @@
+"""The Lightning runner: how an experiment is trained."""
+
+import functools
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from pydantic import Field
+
+from graphgpt.checkpoints.folder import environment, find_checkpoint, load_checkpoint, read_history, save_checkpoint
+from graphgpt.errors import GraphGPTError
+from graphgpt.files import write_json, write_text
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.batch import training_batch
+from graphgpt.prompts.processor import Processor
+from graphgpt.registry import RUNNERS, TEMPLATES
+from graphgpt.schema import configclass
+from graphgpt.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@configclass
+class LearningRates:
+    """Full learning rate of each part that trains."""
+
+    projector: float = Field(default=2e-3, gt=0)
+    """Of the projector."""
+    tokens: float = Field(default=2e-3, gt=0)
+    """Of the modality tokens."""
+    lora: float = Field(default=5e-4, gt=0)
+    """Of the adapters."""
+    tower: float = Field(default=1e-4, gt=0)
+    """Of the tower, where it is trained."""
+
+
+@RUNNERS.register("lightning")
+class LightningRunner:
+    """Trains with Lightning and leaves a run folder behind."""
+
+    @configclass
+    class Config:
+        name: str
+        """Name of a registered runner."""
+        max_steps: int = Field(ge=1)
+        """Optimizer steps."""
+        global_batch_size: int = Field(default=8, ge=1)
+        """Samples per optimizer step, over all processes."""
+        micro_batch_size: int = Field(default=8, ge=1)
+        """Samples per forward pass of one process; what is missing to the global batch is accumulated."""
+        lr: LearningRates = LearningRates()
+        """Learning rates."""
+        optimizer: dict[str, Any] = Field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "weight_decay": 0.0})
+        """Any optimizer of torch or bitsandbytes."""
+        schedule: Literal["cosine", "constant"] = "cosine"
+        """After the warm-up."""
+        warmup: float = Field(default=0.03, ge=0, lt=1)
+        """Share of the steps in which the learning rate rises."""
+        clip: float = Field(default=1.0, ge=0)
+        """Largest gradient norm; 0 clips nothing."""
+        precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+        """Lightning's name for it."""
+        accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        """Where to train."""
+        strategy: Literal["single", "ddp"] = "single"
+        """One process, or a copy of the model in each of several."""
+        devices: int = Field(default=1, ge=1)
+        """Processes on this machine."""
+        threads: int | None = Field(default=None, ge=1)
+        """Processor threads per process; null shares all among the processes."""
+        workers: int = Field(default=0, ge=0)
+        """Processes that prepare batches; 0 does it in between."""
+        log_every: int = Field(default=1, ge=1)
+        """Steps between logged lines."""
+        val_every: int = Field(default=0, ge=0)
+        """Steps between validations; 0 has none."""
+        val_samples: int = Field(default=64, ge=1)
+        """Validation samples, the same ones each time."""
+        save_every: int = Field(default=50, ge=0)
+        """Steps between resumable checkpoints; 0 saves only the result."""
+        callbacks: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+        """More Lightning callbacks, by any name."""
+        loggers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+        """More Lightning loggers, by any name, given the run folder as ``save_dir``; metrics.jsonl is always written."""
+
+        @property
+        def processes(self) -> int:
+            return self.devices
+
+        def problems(self) -> list[str]:
+            """What cannot work together."""
+            found = []
+            if self.strategy == "single" and self.devices > 1:
+                found.append(f"runner.strategy: 'single' is one process, but runner.devices={self.devices}; use runner.strategy=ddp.")
+            share = self.micro_batch_size * self.processes
+            if self.global_batch_size % share:
+                nearest = max(share, round(self.global_batch_size / share) * share)
+                found.append(
+                    f"runner.global_batch_size: {self.global_batch_size} is no multiple of runner.micro_batch_size="
+                    f"{self.micro_batch_size} x {self.processes} process(es); the nearest is {nearest}."
+                )
+            from graphgpt.runners.targets import target_problems
+
+            for group, nodes in (("optimizer", {"": self.optimizer}), ("callbacks", self.callbacks), ("loggers", self.loggers)):
+                for name, node in nodes.items():
+                    found += target_problems(node, ".".join(filter(None, ["runner", group, name])))
+            return found
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def train(self, model: GraphLLM, task: Task, experiment: Any, folder: Path) -> Path:
+        """Train and write the run folder.
+
+        Args:
+            model: Fresh; the hand-over from ``experiment.stage1`` and resuming happen here.
+            task: What to train on.
+            experiment: The ``ExperimentConfig``.
+            folder: Run folder.
+
+        Returns:
+            The checkpoint folder.
+
+        Raises:
+            GraphGPTError: a checkpoint does not fit, a sample cannot be used, or the loss is not finite.
+        """
+        from lightning.pytorch import Trainer
+        from lightning.pytorch.callbacks import ModelCheckpoint
+        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+        from graphgpt.runners.callbacks import MetricsFile, TrainingProgress
+        from graphgpt.runners.module import GraphLLMModule
+        from graphgpt.runners.targets import build_leaf
+
+        config = self.config
+        quiet_libraries()
+        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.processes))
+        resume = newest_resumable(folder) if experiment.resume else None
+        if experiment.stage1 is not None and resume is None:
+            load_checkpoint(model, experiment.stage1)
+        module = GraphLLMModule(model, config, experiment.seed)
+        metrics = MetricsFile(folder / "metrics.jsonl")
+        callbacks = [TrainingProgress(task.config.name), *(build_leaf(c, "runner.callbacks") for c in config.callbacks.values() if c)]
+        if config.save_every:
+            # With a monitor that grows, the newest is the best, and the one before goes only when it is written.
+            callbacks.append(
+                ModelCheckpoint(
+                    folder / "resume", "{step}", monitor="step", mode="max", save_top_k=1, every_n_train_steps=config.save_every
+                )
+            )
+        trainer = Trainer(
+            accelerator={"cuda": "gpu"}.get(config.accelerator, config.accelerator),
+            devices=config.devices,
+            strategy="ddp" if config.strategy == "ddp" else "auto",
+            precision=config.precision,
+            max_steps=config.max_steps,
+            max_epochs=1,
+            accumulate_grad_batches=config.global_batch_size // (config.micro_batch_size * config.processes),
+            gradient_clip_val=config.clip or None,
+            log_every_n_steps=config.log_every,
+            val_check_interval=config.val_every * (config.global_batch_size // (config.micro_batch_size * config.processes)) or None,
+            limit_val_batches=None if config.val_every else 0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            callbacks=callbacks,
+            logger=[metrics, *(build_leaf(item, "runner.loggers", save_dir=str(folder)) for item in config.loggers.values() if item)],
+            default_root_dir=folder,
+        )
+        data = make_data_module(model, task, experiment)
+        if trainer.is_global_zero:
+            write_run_files(folder, experiment)
+        started = time.monotonic()
+        if resume is not None:
+            log.info("Resuming from %s", resume)
+            metrics.forget_after(_step_of(resume))
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+
+        checkpoint = folder / "checkpoint"
+        if trainer.is_global_zero:
+            history = read_history(find_checkpoint(experiment.stage1)) if experiment.stage1 else []
+            lines = MetricsFile.read(metrics.path)
+            history.append(stage_history(task.config.name, lines, model, config, time.monotonic() - started))
+            facts = {"name": task.graph.card["name"], "fingerprint": task.graph.fingerprint, "features": task.graph.features.shape[1]}
+            save_checkpoint(checkpoint, model, experiment, data=facts, history=history)
+        trainer.strategy.barrier()
+        rank_zero_only(log.info)("Saved %s", checkpoint)
+        return checkpoint
+
+
+def make_data_module(model: GraphLLM, task: Task, experiment: Any) -> Any:
+    """Lightning's view of a task: training batches by step, a fixed set of validation batches."""
+    from lightning.pytorch import LightningDataModule
+    from torch.utils.data import DataLoader
+
+    from graphgpt.runners.data import Examples, StepSampler, chunks
+
+    config = experiment.runner
+    processor = make_processor(model)
+    collate = functools.partial(training_batch, collate=model.tower.collate)
+
+    class TaskData(LightningDataModule):
+        def train_dataloader(self) -> Any:
+            trainer = self.trainer
+            assert trainer is not None
+            items = task.items("train")
+            if not len(items):
+                raise GraphGPTError(f"The graph '{task.graph.card['name']}' has no training nodes for the task '{task.config.name}'.")
+            sampler = StepSampler(
+                items,
+                steps=config.max_steps,
+                global_batch=config.global_batch_size,
+                micro_batch=config.micro_batch_size,
+                seed=experiment.seed,
+                start=trainer.global_step,
+                rank=trainer.global_rank,
+                world=trainer.world_size,
+            )
+            return DataLoader(
+                Examples(task, processor, experiment.seed, training=True),
+                batch_sampler=sampler,
+                collate_fn=collate,
+                num_workers=config.workers,
+            )
+
+        def val_dataloader(self) -> Any:
+            if not config.val_every:
+                return []
+            trainer = self.trainer
+            assert trainer is not None
+            items = task.items("val")[: config.val_samples].tolist()
+            keys = [(0, item) for item in items][trainer.global_rank :: trainer.world_size]
+            return DataLoader(
+                Examples(task, processor, experiment.seed + 1, training=False),
+                batch_sampler=list(chunks(keys, config.micro_batch_size)),
+                collate_fn=collate,
+            )
+
+    return TaskData()
+
+
+def make_processor(model: GraphLLM, graph_tokens: Literal["kept", "removed"] = "kept") -> Processor:
+    """The processor that fits a model."""
+    template = TEMPLATES.build(model.config.template, model.tokenizer)
+    return Processor(model.tokenizer, template, model.config.max_length, graph_tokens=graph_tokens)
+
+
+def newest_resumable(folder: Path) -> Path | None:
+    """The newest resumable checkpoint of a run folder, None when it was stopped before its first."""
+    return max((folder / "resume").glob("*.ckpt"), key=_step_of, default=None)
+
+
+def _step_of(resumable: Path) -> int:
+    """Optimizer steps done, from a name such as ``step=50.ckpt``."""
+    return int(resumable.stem.rpartition("=")[2].partition("-")[0])
+
+
+def write_run_files(folder: Path, experiment: Any) -> None:
+    """What a run was: its resolved config and its environment."""
+    import dataclasses
+
+    folder.mkdir(parents=True, exist_ok=True)
+    data = dataclasses.asdict(experiment) | {"resume": None}
+    write_text(folder / "config.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    write_json(folder / "environment.json", environment())
+
+
+def stage_history(name: str, lines: list[dict[str, Any]], model: GraphLLM, config: Any, seconds: float) -> dict[str, Any]:
+    """One stage of a checkpoint's history: its curves and a few facts for the report."""
+    train = [line for line in lines if "train/loss" in line]
+    val = [line for line in lines if "val/loss" in line]
+    return {
+        "name": name,
+        "steps": [line["step"] + 1 for line in train],
+        "loss": [line["train/loss"] for line in train],
+        "val": {"loss": [[line["step"] + 1 for line in val], [line["val/loss"] for line in val]]} if val else {},
+        "seconds": seconds,
+        "facts": {
+            "Trainable parameters": f"{sum(p.numel() for p in model.trainable_state().values()):,}",
+            "Samples seen": f"{config.max_steps * config.global_batch_size:,}",
+        },
+    }
+
+
+def quiet_libraries() -> None:
+    """Silence what Lightning says about hardware, workers and tips: it is not about the user's run."""
+    import warnings
+
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -1,0 +1,443 @@
+"""The report of an evaluation: one HTML file that opens offline, and the same score table for the terminal.
+
+Scores, intervals and probabilities are fractions between 0 and 1; they are shown as percentages.
+"""
+
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from graphgpt.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training run in the lineage of the checkpoint.
+
+    Args:
+        name: What was trained on, as in the configuration: ``graph_matching``.
+        steps: The logged steps.
+        loss: The training loss at each of them.
+        val: Validation metrics by name, each as (steps, values).
+        seconds: How long it took.
+        facts: Anything else worth a line, such as the number of trainable parameters.
+    """
+
+    name: str
+    steps: list[int]
+    loss: list[float]
+    val: dict[str, tuple[list[int], list[float]]]
+    seconds: float
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the score table; ``interval`` is the 95 % interval of the accuracy."""
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float] | None
+    macro_f1: float
+    top3: float | None
+    note: str = ""
+    is_model: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One test node shown in full.
+
+    Args:
+        id: The node's id in the dataset.
+        title: What the node is called.
+        prompt: What the model read, with each run of graph tokens as ``<graph: 14 tokens>``.
+        nodes: The titles of the subgraph's nodes; the first is the test node itself.
+        classes: Each node's index in the report's class names; -1 where it is unknown.
+        edges: The subgraph's edges, as indices into ``nodes``.
+        truth: The true class.
+        answer: The class that the model chose.
+        candidates: Every class with its probability, best first.
+        generated: What the model wrote when it was let to write freely.
+    """
+
+    id: str
+    title: str
+    prompt: str
+    nodes: list[str]
+    classes: list[int]
+    edges: list[tuple[int, int]]
+    truth: str
+    answer: str
+    candidates: list[tuple[str, float]]
+    generated: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything the page shows. Parts that are empty leave no trace in it.
+
+    Args:
+        title: The heading.
+        summary: The outcome in one sentence.
+        created: When, as it should read.
+        command: The command line that made the report.
+        facts: The base model, the dataset and the like.
+        stages: The training runs, oldest first.
+        rows: The score table; the first row with ``is_model`` gives the big number.
+        class_names: The classes.
+        confusion: Counts of test nodes as ``[true class][predicted class]``.
+        samples: Test nodes shown in full.
+        next_steps: What to try next, as (what it does, command line).
+    """
+
+    title: str
+    summary: str
+    created: str
+    command: str
+    facts: dict[str, str]
+    stages: list[Stage]
+    rows: list[Row]
+    class_names: list[str]
+    confusion: list[list[int]]
+    samples: list[Sample]
+    next_steps: list[tuple[str, str]]
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the report as one HTML file, all or nothing."""
+    write_text(path, _render(report))
+
+
+def score_table(rows: list[Row]) -> Table:
+    """The score table for the terminal; fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in per cent", caption_justify="right")
+    table.add_column("Method", overflow="fold", min_width=24)
+    for head in ("Accuracy", "95 % interval", "Macro-F1", "Top-3"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        # Names may hold square brackets, which rich would take for markup in a plain string.
+        name = Text(row.name)
+        if row.note:
+            name.append(f"\n{row.note}", style="not bold dim")
+        cells = (_percent(row.accuracy), _interval(row.interval), _percent(row.macro_f1), _percent(row.top3))
+        table.add_row(name, *cells, style="bold" if row.is_model else None)
+    return table
+
+
+def _render(report: Report) -> str:
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"percent": _percent, "interval": _interval, "duration": _duration}
+    template = env.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        model=next((row for row in report.rows if row.is_model), None),
+        baseline=max((row for row in report.rows if not row.is_model), key=lambda row: row.accuracy, default=None),
+        plots=[_plots(stage, f"s{i}") for i, stage in enumerate(report.stages)],
+        confusion=_confusion(report.class_names, report.confusion) if any(map(any, report.confusion)) else None,
+        samples=[(sample, _drawing(sample, report.class_names), _tokens(sample.prompt)) for sample in report.samples],
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"  # noqa: RUF001
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{_percent(interval[0])}–{_percent(interval[1])}"  # noqa: RUF001
+
+
+def _duration(seconds: float) -> str:
+    total = round(seconds)
+    hours, minutes = divmod(total // 60, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
+
+
+def _tokens(prompt: str) -> list[tuple[str, bool]]:
+    """The prompt in pieces, each with whether it stands for graph tokens."""
+    return [(piece, i % 2 == 1) for i, piece in enumerate(re.split(r"(<graph:[^<>]*>)", prompt)) if piece]
+
+
+# Curves
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plot:
+    """A curve as SVG, what it shows, and a sentence on it."""
+
+    name: str
+    text: str
+    svg: Markup
+
+
+# matplotlib knows no CSS variables, so it draws in colours that nothing else has; these then become the page's own.
+_INKS = {"#0000a1": "var(--accent)", "#0000a2": "var(--muted)", "#0000a3": "var(--line)"}
+_ACCENT, _MUTED, _LINE = _INKS
+
+
+def _plots(stage: Stage, prefix: str) -> list[_Plot]:
+    plots = []
+    points, left_out = _finite(stage.steps, stage.loss)
+    if points:
+        steps, loss = [list(column) for column in zip(*points, strict=True)]
+        window = max(1, len(loss) // 20)
+        mean = _running_mean(loss, window)
+        text = f"{mean[0]:.4g} at the start, {mean[-1]:.4g} at the end"
+        text += f" (bold: mean of {window} logged steps)." if window > 1 else "."
+        plots.append(
+            _Plot(name="Training loss", text=text + left_out, svg=_curve(steps, mean, loss if window > 1 else None, f"{prefix}-loss"))
+        )
+    for i, (name, (val_steps, values)) in enumerate(stage.val.items()):
+        points, left_out = _finite(val_steps, values)
+        if points:
+            steps, values = [list(column) for column in zip(*points, strict=True)]
+            ends = dict.fromkeys([(steps[0], values[0]), (steps[-1], values[-1])])
+            text = ", ".join(f"{value:.4g} at step {step}" for step, value in ends) + f".{left_out}"
+            plots.append(_Plot(name=f"Validation: {name}", text=text, svg=_curve(steps, values, None, f"{prefix}-val{i}")))
+    return plots
+
+
+def _finite(steps: Sequence[int], values: Sequence[float]) -> tuple[list[tuple[int, float]], str]:
+    """The points that can be drawn, and what to say of the others."""
+    points = [(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
+    count = len(steps) - len(points)
+    return points, f" Not drawn: {count} that {'is' if count == 1 else 'are'} not finite." if count else ""
+
+
+def _running_mean(values: list[float], window: int) -> list[float]:
+    """The mean of the window around each value; near the ends, of the part of it that exists."""
+    sums = [0.0, *accumulate(values)]
+    spans = [(max(0, i - window // 2), min(len(values), i - window // 2 + window)) for i in range(len(values))]
+    return [(sums[end] - sums[start]) / (end - start) for start, end in spans]
+
+
+def _curve(steps: list[int], bold: list[float], faint: list[float] | None, prefix: str) -> Markup:
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 12}):
+        # SVG units are 1/72 inch: the plot is 460 by 250 of them and stays legible when scaled to the width of a phone.
+        figure = Figure(figsize=(460 / 72, 250 / 72))
+        axes = figure.add_axes((0.11, 0.19, 0.86, 0.77))
+        if faint is not None:
+            axes.plot(steps, faint, color=_ACCENT, alpha=0.28, linewidth=1)
+        axes.plot(steps, bold, color=_ACCENT, linewidth=2.2, marker="o" if len(bold) <= 30 else "", markersize=4.5)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(_LINE)
+        axes.grid(axis="y", color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelcolor=_MUTED, pad=6)
+        axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+        if len(steps) == 1:
+            axes.set_xticks(steps)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlabel("step", color=_MUTED)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    # Inside a page its style sheet would apply to everything, and its ids would meet those of the other plots.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    for ink, variable in _INKS.items():
+        svg = svg.replace(ink, variable)
+    return Markup(svg)  # Made of numbers and the words above, never of the report's own text.
+
+
+# Confusions
+
+_MAX_CLASSES = 40
+_TOP_CONFUSIONS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Confusion:
+    """What the page says of the confusion matrix.
+
+    Args:
+        shown: The classes that get a row and a column.
+        totals: How many test nodes each class has.
+        total: How many there are.
+        top: The most frequent confusions as (count, true class, predicted class).
+    """
+
+    shown: list[int]
+    totals: list[int]
+    total: int
+    top: list[tuple[int, int, int]]
+
+    def share(self, true: int, count: int) -> float:
+        """``count`` as a part of its row."""
+        return count / self.totals[true] if self.totals[true] else 0.0
+
+
+def _confusion(class_names: list[str], confusion: list[list[int]]) -> _Confusion:
+    size = range(len(class_names))
+    weights = [sum(confusion[i]) + sum(row[i] for row in confusion) for i in size]
+    shown = sorted(sorted(size, key=lambda i: -weights[i])[:_MAX_CLASSES])
+    wrong = [(confusion[i][j], i, j) for i in size for j in size if i != j and confusion[i][j]]
+    wrong.sort(key=lambda entry: -entry[0])
+    totals = [sum(row) for row in confusion]
+    return _Confusion(shown=shown, totals=totals, total=sum(totals), top=wrong[:_TOP_CONFUSIONS])
+
+
+# Subgraphs
+
+_WIDTH, _HEIGHT, _MARGIN = 480, 400, 40
+_FONT = 11
+# Lengths to cut labels to, each with what the cut costs.
+_LABEL_LENGTHS = {26: 0.0, 15: 250.0}
+_DIRECTIONS = ((0.0, 1.0), (0.0, -1.0), (1.0, 0.0), (-1.0, 0.0), (0.7, 0.8), (-0.7, 0.8), (0.7, -0.8), (-0.7, -0.8))
+# Dark enough for a white letter on them, light enough for a dark page.
+_COLOURS = ["#3f63d6", "#b85c00", "#1f8055", "#c23a5b", "#7d4fc4", "#7d6600", "#137a8c", "#8f5a35", "#b04a96", "#5c7526"]
+_GREY = "#6b7688"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Label:
+    """A line of text by its baseline; ``anchor`` is the end of it that lies at ``x``, in SVG's words."""
+
+    text: str
+    x: float
+    y: float
+    anchor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dot:
+    """A node of the drawing. ``mark`` is the letter of its class; ``label`` is none where there is no room for one."""
+
+    x: float
+    y: float
+    radius: int
+    colour: str
+    mark: str
+    title: str
+    kind: str
+    label: _Label | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """A subgraph, its centre first, and the legend as (letter, colour, what it means)."""
+
+    width: int
+    height: int
+    dots: list[_Dot]
+    lines: list[tuple[int, int]]
+    legend: list[tuple[str, str, str]]
+
+
+def _drawing(sample: Sample, class_names: list[str]) -> _Drawing | None:
+    if not sample.nodes:
+        return None
+    lines = sorted({(min(edge), max(edge)) for edge in sample.edges if edge[0] != edge[1]})
+    places = _layout(len(sample.nodes), lines)
+    kinds = [class_names[index] if 0 <= index < len(class_names) else "" for index in sample.classes]
+    counts = Counter(kind for kind in kinds if kind)
+    # The centre's class comes first, then the most frequent: they get the letters and colours there are.
+    order = sorted(counts, key=lambda kind: (kind != kinds[0], -counts[kind], kind))
+    marks = {kind: (chr(ord("A") + i), colour) for i, (kind, colour) in enumerate(zip(order, _COLOURS, strict=False))}
+    legend = [(*marks[kind], kind) for kind in marks]
+    if len(order) > len(marks):
+        legend.append(("+", _GREY, "another class"))
+    if "" in kinds:
+        legend.append(("?", _GREY, "class unknown"))
+    dots = []
+    labels = _labels(sample.nodes, places, lines)
+    for i, (title, kind, (x, y), label) in enumerate(zip(sample.nodes, kinds, places, labels, strict=True)):
+        mark, colour = marks.get(kind, ("+" if kind else "?", _GREY))
+        dots.append(_Dot(x=x, y=y, radius=_radius(i), colour=colour, mark=mark, title=title, kind=kind or "class unknown", label=label))
+    return _Drawing(width=_WIDTH, height=_HEIGHT, dots=dots, lines=lines, legend=legend)
+
+
+def _radius(index: int) -> int:
+    return 8 if index else 13
+
+
+def _shorten(title: str, length: int) -> str:
+    title = " ".join(title.split())
+    return title if len(title) <= length else title[: length - 1].rstrip(" ,;:-") + "…"
+
+
+def _layout(count: int, lines: list[tuple[int, int]]) -> list[tuple[float, float]]:
+    """Where the nodes lie: a spring layout stretched to fill the drawing."""
+    import networkx as nx
+
+    graph = nx.Graph()
+    graph.add_nodes_from(range(count))
+    graph.add_edges_from(lines)
+    spots = nx.spring_layout(graph, seed=7, iterations=200, k=1.6 / math.sqrt(count))
+    columns = []
+    for axis, extent in enumerate((_WIDTH, _HEIGHT)):
+        values = [float(spots[i][axis]) for i in range(count)]
+        low, span = min(values), max(values) - min(values)
+        columns.append(
+            [round(_MARGIN + (extent - 2 * _MARGIN) * (value - low) / span if span > 1e-9 else extent / 2, 1) for value in values]
+        )
+    return list(zip(*columns, strict=True))
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _overlap(a: _Box, b: _Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _labels(titles: list[str], places: list[tuple[float, float]], lines: list[tuple[int, int]]) -> list[_Label | None]:
+    """The labels, placed one after the other where each covers the least of what is there, or none where there is no room.
+
+    The page lists all nodes in words too.
+    """
+    taken = [((x - r, y - r, x + r, y + r), 6.0) for r, (x, y) in zip(map(_radius, range(len(places))), places, strict=True)]
+    # An edge counts by way of points along it; among very many it cannot be helped.
+    parts = min(16, 1 + 1000 // max(1, len(lines)))
+    for a, b in lines:
+        (ax, ay), (bx, by) = places[a], places[b]
+        for x, y in ((ax + k / parts * (bx - ax), ay + k / parts * (by - ay)) for k in range(1, parts)):
+            taken.append(((x - 2, y - 2, x + 2, y + 2), 0.6))
+    labels: list[_Label | None] = []
+    for i, (title, (x, y)) in enumerate(zip(titles, places, strict=True)):
+        gap = _radius(i) + (9 if i == 0 else 4)
+        best, best_box, best_cost = None, None, 700.0 if i else math.inf
+        for length, toll in _LABEL_LENGTHS.items():
+            for direction in _DIRECTIONS:
+                label, box = _place(_shorten(title, length), x, y, gap, direction)
+                outside = max(0.0, -box[1]) + max(0.0, box[3] - _HEIGHT)
+                cost = toll + 1000 * outside + sum(weight * _overlap(box, other) for other, weight in taken)
+                if cost < best_cost:
+                    best, best_box, best_cost = label, box, cost
+        labels.append(best)
+        if best_box:
+            taken.append((best_box, 6.0))
+    return labels
+
+
+def _place(text: str, x: float, y: float, gap: float, direction: tuple[float, float]) -> tuple[_Label, _Box]:
+    """The label in one direction from the node at (x, y), and the box it fills."""
+    dx, dy = direction
+    anchor = "middle" if dx == 0 else "start" if dx > 0 else "end"
+    wide = len(text) * _FONT * 0.58
+    x, y = x + dx * gap, y + dy * (gap + _FONT / 2)
+    left = x - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+    # A label at the border moves inwards rather than out of the picture.
+    shift = max(0.0, 2 - left) - max(0.0, left + wide - (_WIDTH - 2))
+    box = (left + shift, y - _FONT / 2 - 1, left + shift + wide, y + _FONT / 2 + 1)
+    # The baseline lies below the middle of the line of text.
+    return _Label(text=text, x=round(x + shift, 1), y=round(y + _FONT * 0.35, 1), anchor=anchor), box
