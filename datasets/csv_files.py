@@ -43,9 +43,10 @@ class CsvFiles(GraphDataset):
     Config = CsvConfig
     config: CsvConfig
 
-    def problems(self) -> list[str]:
-        files = {"nodes": self.config.nodes, "edges": self.config.edges, "features": self.config.features}
-        classes = self.config.classes or []
+    @classmethod
+    def problems(cls, config: CsvConfig) -> list[str]:
+        files = {"nodes": config.nodes, "edges": config.edges, "features": config.features}
+        classes = config.classes or []
         return [
             f"dataset.{key}={name}: there is no such file.{_hint(Path(name).name, [other.name for other in Path(name).parent.glob('*')])}"
             for key, name in files.items()

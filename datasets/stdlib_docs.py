@@ -75,6 +75,10 @@ class StdlibDocsConfig(DatasetConfig):
     """Folder of another standard library, such as ``lib/python3.12`` of some installation; left out: this Python's own."""
 
 
+def _library(config: StdlibDocsConfig) -> Path:
+    return Path(config.library or sysconfig.get_path("stdlib"))
+
+
 @DATASETS.register("stdlib_docs")
 class StdlibDocs(GraphDataset):
     """Modules, classes and functions with a docstring; the class of a node is the chapter that documents its top-level module.
@@ -89,14 +93,15 @@ class StdlibDocs(GraphDataset):
     Config = StdlibDocsConfig
     config: StdlibDocsConfig
 
-    @property
-    def library(self) -> Path:
-        return Path(self.config.library or sysconfig.get_path("stdlib"))
+    def __init__(self, config: StdlibDocsConfig) -> None:
+        super().__init__(config)
+        self.library = _library(config)
 
-    def problems(self) -> list[str]:
-        if self.library.is_dir():
+    @classmethod
+    def problems(cls, config: StdlibDocsConfig) -> list[str]:
+        if _library(config).is_dir():
             return []
-        return [f"dataset.library={self.library} is not a folder: name the folder of a standard library that holds os.py."]
+        return [f"dataset.library={config.library} is not a folder: name the folder of a standard library that holds os.py."]
 
     def fingerprint(self) -> str:
         sources = {path.relative_to(self.library).as_posix(): file_sha256(path) for _, path in _sources(self.library)}

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from graphgpt.errors import ConfigError, GraphGPTError, nearest
-from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS, load_plugins
-from graphgpt.schema import Registered, configclass, parse
+from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
+from graphgpt.schema import MISSING, Registered, configclass, parse
 from graphgpt.task import Split
 
 CONFIG_DIR = Path(__file__).with_name("configs")
@@ -46,19 +46,10 @@ class ExperimentConfig:
     """Modules that register more classes."""
 
     def problems(self) -> list[str]:
-        """What cannot work together or is not there, seen before any weight is read."""
+        """What does not fit together between the parts, seen before any weight is read; each part has checked itself."""
         from graphgpt.checkpoints.folder import hand_over_problems
-        from graphgpt.models.llm import llm_problems
 
-        task, found = self.task, [*llm_problems(self.model.llm), *_dataset_problems(self.dataset), *self.runner.problems()]
-        if task.wording not in task.wordings:
-            found.append(f"task.wording: '{task.wording}' is not one of task.wordings. {nearest(task.wording, task.wordings)}")
-        if self.stage1 is not None:
-            found += hand_over_problems(self.stage1, self.model)
-        tower = self.model.tower
-        if tower.name == "graph_transformer" and tower.dim % tower.heads:
-            found.append(f"model.tower.heads: {tower.heads} heads do not divide model.tower.dim={tower.dim}.")
-        return found
+        return [] if self.stage1 is None else hand_over_problems(self.stage1, self.model)
 
 
 @configclass
@@ -101,11 +92,7 @@ class EvaluationConfig:
     def problems(self) -> list[str]:
         from graphgpt.checkpoints.folder import checkpoint_problems
 
-        return [*checkpoint_problems(self.checkpoint, "checkpoint"), *(_dataset_problems(self.dataset) if self.dataset else [])]
-
-
-def _dataset_problems(config: Any) -> list[str]:
-    return [*DATASETS.build(config).problems(), *TEXT_ENCODERS.build(config.text_encoder).problems()]
+        return checkpoint_problems(self.checkpoint, "checkpoint")
 
 
 def read_config(cls: type[C], data: dict[str, Any]) -> C:
@@ -164,6 +151,7 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
     from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 
     problems: list[str] = []
+    unknown: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
         try:
@@ -186,20 +174,16 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
                     group, name = culprit.split("=", 1)
                 problems.append(f"{group}: there is no '{name}'. {nearest(name, _options(group))}")
             except ConfigCompositionException as error:
-                key = (
-                    re.findall(r"(?:override|append value to config at|delete from config\.|find match for override) '([^']+)'", str(error))
-                    or [""]
-                )[0]
-                key = key.split("=")[0].split(" ")[0]
+                key = _misplaced_key(str(error))
                 culprit = next((o for o in overrides if key and o.lstrip("+~").startswith(f"{key}=")), None)
                 if culprit:
-                    rest = compose(config_name, [o for o in overrides if _places(config_name, o)])
-                    problems.append(f"{key}: unknown key. {_nearest_key(rest, key)}".rstrip())
+                    unknown.append(key)
                 else:
                     problems.append(" ".join(str(error).split()))
             if culprit is None:
                 raise ConfigError(problems)
             overrides.remove(culprit)
+    problems += [f"{key}: unknown key. {_nearest_key(composed, key)}".rstrip() for key in unknown]
     try:
         config = read_composed(cls, composed)
     except ConfigError as error:
@@ -212,16 +196,10 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
     return config
 
 
-def _places(config_name: str, override: str) -> bool:
-    """Whether Hydra can place an override on its own."""
-    from hydra import compose
-    from hydra.errors import HydraException
-
-    try:
-        compose(config_name, [override])
-    except HydraException:
-        return False
-    return True
+def _misplaced_key(message: str) -> str:
+    """The key of the override that Hydra says it cannot place."""
+    found = re.search(r"Could not (?:override|append to config\.|delete from config\.|append value to config at) ?'?([\w.@/]+)", message)
+    return found[1] if found else ""
 
 
 def _options(group: str) -> list[str]:
@@ -248,6 +226,8 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
     Hydra's own flags (``--help``, ``--cfg``, ``--info``, another config folder) go to Hydra unchecked.
     """
     OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True)
+    # OmegaConf's own ??? does not override a value that is there; this does.
+    OmegaConf.register_new_resolver("graphgpt.must_be_given", lambda: MISSING, replace=True)
     flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     with user_errors():

@@ -18,7 +18,7 @@ C = TypeVar("C", bound=type)
 
 
 class Registry(Generic[T]):
-    """The classes of one kind.
+    """The classes of one kind. Each has a ``Config`` and, if it wants, ``problems(config)`` (see ``schema.Registered``).
 
     Args:
         kind: What users call the kind; also its config key, as in ``model.tower.name``.
@@ -46,6 +46,8 @@ class Registry(Generic[T]):
                 )
             if not isinstance(getattr(cls, "Config", None), type):
                 raise GraphGPTError(f"The {self.kind} '{name}' ({cls.__module__}.{cls.__qualname__}) has no Config class.")
+            if not hasattr(cls, "problems"):
+                cls.problems = staticmethod(lambda config: [])  # type: ignore[attr-defined]
             self._classes[name] = cls
             return cls
 

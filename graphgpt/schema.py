@@ -37,6 +37,9 @@ class _Registry(Protocol):
 class Registered:
     """Annotation of a config node ``{name: ..., **fields}``: its fields are those of the registered class's ``Config``.
 
+    The class may say more about a config than its types do, in a class method ``problems(config)``: one sentence for
+    everything that cannot work and can be seen without work, such as a missing file.
+
     Args:
         registry: Where ``name`` is looked up.
         key: The node's own config key, for messages.
@@ -63,7 +66,10 @@ class Registered:
         except GraphGPTError as error:
             problems.append(f"{self.key}.name: {error}")
             return None
-        return parse(cls.Config, value, problems, self.key)
+        config = parse(cls.Config, value, problems, self.key)
+        if config is not None:
+            problems += cls.problems(config)
+        return config
 
 
 def parse(cls: type[T], data: dict[str, Any], problems: list[str], key: str = "") -> T | None:
@@ -78,15 +84,29 @@ def parse(cls: type[T], data: dict[str, Any], problems: list[str], key: str = ""
     Returns:
         The instance, or None when ``data`` itself could not be read. Use it only if ``problems`` stayed empty.
     """
+    missing: list[str] = []
+    found: list[str] = []
+    given = _without_missing(data, key, missing)
     try:
-        return TypeAdapter(cls).validate_python(_without_missing(data), context=problems)
+        config = TypeAdapter(cls).validate_python(given, context=problems)
     except ValidationError as error:
-        problems += [_sentence(cls, dict(detail), key) for detail in error.errors()]
-        return None
+        config = None
+        found = [_sentence(cls, dict(detail), key) for detail in error.errors()]
+    # A key that must be given may have a default all the same, of which only the config file knows better.
+    problems += [sentence for sentence in dict.fromkeys([*missing, *found]) if sentence not in problems]
+    return None if missing else config
 
 
-def _without_missing(value: Any) -> Any:
-    return {k: _without_missing(v) for k, v in value.items() if v != MISSING} if isinstance(value, dict) else value
+def _without_missing(value: Any, key: str, missing: list[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    at = {name: f"{key}.{name}" if key else str(name) for name in value}
+    missing += [_must_be_given(at[name]) for name, item in value.items() if item == MISSING]
+    return {name: _without_missing(item, at[name], missing) for name, item in value.items() if item != MISSING}
+
+
+def _must_be_given(key: str) -> str:
+    return f"{key}: must be given ({key}=...)."
 
 
 def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
@@ -96,7 +116,7 @@ def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{at}: unknown key. {nearest(loc[-1], _field_names(cls, loc[:-1]))}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{at}: must be given ({at}=...)."
+        return _must_be_given(at)
     if kind == "literal_error":
         known = [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return f"{at}: '{value}' is not one of {', '.join(known)}. {nearest(str(value), known)}".strip()

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from graphgpt.errors import nearest
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
@@ -69,6 +70,13 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
+
+    @staticmethod
+    def problems(config: Any) -> list[str]:
+        """A wording that is not there."""
+        if config.wording in config.wordings:
+            return []
+        return [f"task.wording: '{config.wording}' is not one of task.wordings. {nearest(config.wording, config.wordings)}"]
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor) -> None:
         self.config = config

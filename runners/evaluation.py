@@ -56,42 +56,58 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
     if config.without_graph:
         variants["Graph tokens removed"] = make_processor(model, "removed")
 
-    console = Console()
-    scores: dict[str, Any] = {}
+    metrics: dict[str, dict[str, float]] = {}
     rows: list[Row] = []
     first: list[Prediction] = []
     for name, processor in variants.items():
         predictions = predict(model, task, processor, instructions, config, name)
         first = first or predictions
         suffix = "" if processor.graph_tokens == "kept" else f"_{processor.graph_tokens}"
-        write_text(folder / f"predictions{suffix}.jsonl", "".join(json.dumps(_record(task, p), ensure_ascii=False) + "\n" for p in predictions))
-        scores[name] = task.metrics(predictions)
+        write_text(
+            folder / f"predictions{suffix}.jsonl", "".join(json.dumps(_record(task, p), ensure_ascii=False) + "\n" for p in predictions)
+        )
+        metrics[name] = task.metrics(predictions)
         if task.candidates:
-            values = np.array([p.scores for p in predictions])
             note = "this model" if processor.graph_tokens == "kept" else "the same model, text only"
-            rows.append(_row(name, _truth(predictions), values, config, note, is_model=True))
+            rows.append(_row(name, _truth(predictions), np.array([p.scores for p in predictions]), config, note, is_model=True))
     if task.candidates and config.baselines:
         for name, values in baseline_scores(task.graph, task.items("train"), items, config.seed):
             rows.append(_row(name, _truth(first), values, config))
-            scores[name] = classification_metrics(_truth(first), values)
-    for row in rows:
-        scores[row.name]["accuracy_interval"] = row.interval
-    result = {"task": task.config.name, "split": config.split, "nodes": len(items), "checkpoint": str(config.checkpoint), "scores": scores}
-    write_json(folder / "scores.json", result)
-
-    if task.candidates:
-        console.print(f"\n{task.config.name} on {len(items)} {config.split} nodes of {task.graph.card['name']}")
-        console.print(score_table(rows))
+    result = {
+        "task": task.config.name,
+        "graph": task.graph.card["name"],
+        "split": config.split,
+        "nodes": len(items),
+        "checkpoint": str(config.checkpoint),
+        "metrics": metrics,
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    if rows:
         shown = _samples(model, task, variants["Graph tokens"], instructions, first, config)
         write_report(_report(model, task, config, rows, first, shown), folder / "report.html")
-        console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
-        console.print("\nWhat to try next:")
-        for what, command in _next_steps(config):
-            console.print(f"  {what}:\n    {command}", soft_wrap=True, highlight=False)
-    else:
-        for name, metrics in scores.items():
-            console.print(f"{name}: " + ", ".join(f"{metric} {value:.1%}" for metric, value in metrics.items()))
+    write_json(folder / "scores.json", result)
+    show(result, folder)
     return result
+
+
+def show(result: dict[str, Any], folder: Path) -> None:
+    """Print what an evaluation found, where its report lies, and what to try next.
+
+    Args:
+        result: What ``scores.json`` holds.
+        folder: The evaluation's run folder.
+    """
+    console = Console(highlight=False)
+    console.print(f"\n{result['task']} on {result['nodes']} {result['split']} nodes of {result['graph']}")
+    if result["rows"]:
+        console.print(score_table([Row(**row) for row in result["rows"]]))
+        console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+    else:
+        for name, metrics in result["metrics"].items():
+            console.print(f"{name}: " + ", ".join(f"{metric} {value:.1%}" for metric, value in metrics.items()))
+    console.print("\nWhat to try next:")
+    for what, command in _next_steps(result["checkpoint"]):
+        console.print(f"  {what}:\n    {command}", soft_wrap=True)
 
 
 def predict(
@@ -227,22 +243,27 @@ def _report(model: GraphLLM, task: Task, config: Any, rows: list[Row], predictio
             "Graph": f"{card['name']}: {card['nodes']:,} nodes, {card['edges']:,} edges, {card['classes']} classes, homophily {card['homophily']}",
             "Checkpoint": str(folder),
             "Trained": manifest["created"],
-            "Versions": ", ".join(f"{k} {v}" for k, v in manifest["environment"].items() if k in ("graphgpt", "torch", "transformers", "python")),
+            "Versions": ", ".join(
+                f"{k} {v}" for k, v in manifest["environment"].items() if k in ("graphgpt", "torch", "transformers", "python")
+            ),
         },
         stages=stages,
         rows=rows,
         class_names=names,
         confusion=confusion.tolist(),
         samples=samples,
-        next_steps=_next_steps(config),
+        next_steps=_next_steps(config.checkpoint),
     )
 
 
-def _next_steps(config: Any) -> list[tuple[str, str]]:
+def _next_steps(checkpoint: str) -> list[tuple[str, str]]:
     return [
-        ("Score every test node", f"python evaluate.py checkpoint={config.checkpoint} limit=null"),
+        ("Score every test node", f"python evaluate.py checkpoint={checkpoint} limit=null"),
         ("Train longer", "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER runner.max_steps=300"),
-        ("Keep the language model frozen, as GraphGPT does", "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER model/lora=none"),
+        (
+            "Keep the language model frozen, as GraphGPT does",
+            "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER model/lora=none",
+        ),
         ("Use your own graph", "python train.py experiment=stage1 dataset=csv dataset.nodes=nodes.csv dataset.edges=edges.csv"),
         ("See every choice there is", "graphgpt ls"),
     ]

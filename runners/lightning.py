@@ -91,24 +91,25 @@ class LightningRunner:
         def processes(self) -> int:
             return self.devices
 
-        def problems(self) -> list[str]:
-            """What cannot work together."""
-            found = []
-            if self.strategy == "single" and self.devices > 1:
-                found.append(f"runner.strategy: 'single' is one process, but runner.devices={self.devices}; use runner.strategy=ddp.")
-            share = self.micro_batch_size * self.processes
-            if self.global_batch_size % share:
-                nearest = max(share, round(self.global_batch_size / share) * share)
-                found.append(
-                    f"runner.global_batch_size: {self.global_batch_size} is no multiple of runner.micro_batch_size="
-                    f"{self.micro_batch_size} x {self.processes} process(es); the nearest is {nearest}."
-                )
-            from graphgpt.runners.targets import target_problems
+    @staticmethod
+    def problems(config: Any) -> list[str]:
+        """What cannot work together."""
+        found = []
+        if config.strategy == "single" and config.devices > 1:
+            found.append(f"runner.strategy: 'single' is one process, but runner.devices={config.devices}; use runner.strategy=ddp.")
+        share = config.micro_batch_size * config.processes
+        if config.global_batch_size % share:
+            nearest = max(share, round(config.global_batch_size / share) * share)
+            found.append(
+                f"runner.global_batch_size: {config.global_batch_size} is no multiple of runner.micro_batch_size="
+                f"{config.micro_batch_size} x {config.processes} process(es); the nearest is {nearest}."
+            )
+        from graphgpt.runners.targets import target_problems
 
-            for group, nodes in (("optimizer", {"": self.optimizer}), ("callbacks", self.callbacks), ("loggers", self.loggers)):
-                for name, node in nodes.items():
-                    found += target_problems(node, ".".join(filter(None, ["runner", group, name])))
-            return found
+        for group, nodes in (("optimizer", {"": config.optimizer}), ("callbacks", config.callbacks), ("loggers", config.loggers)):
+            for name, node in nodes.items():
+                found += target_problems(node, ".".join(filter(None, ["runner", group, name])))
+        return found
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -64,7 +64,8 @@ class GraphDataset(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def problems(self) -> list[str]:
+    @classmethod
+    def problems(cls, config: Any) -> list[str]:
         """What is wrong and can be seen without reading the data, e.g. a missing file: one sentence each, naming the key."""
         return []
 

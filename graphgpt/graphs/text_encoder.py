@@ -31,10 +31,6 @@ class TextEncoder(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def problems(self) -> list[str]:
-        """What is wrong and can be seen before any work, e.g. an extra that is not installed: one sentence each."""
-        return []
-
     @abstractmethod
     def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
         """Turn n texts into features ``[n, d]``, float32. Sees texts only, never labels or splits."""

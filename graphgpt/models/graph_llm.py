@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from graphgpt.models.llm import LLMConfig, llm_fingerprint, load_llm, load_tokenizer
+from graphgpt.models.llm import LLMConfig, llm_fingerprint, llm_problems, load_llm, load_tokenizer
 from graphgpt.models.lora import LoraConfig, add_lora, train_adapters
 from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.projector import Projector
@@ -45,6 +45,11 @@ class GraphLLM(nn.Module):
         """Conversation form."""
         max_length: int = Field(default=2048, ge=8)
         """Longest sequence in tokens; a longer sample is refused, never cut."""
+
+    @staticmethod
+    def problems(config: Any) -> list[str]:
+        """What is wrong with the language model's path."""
+        return llm_problems(config.llm)
 
     def __init__(self, config: Any, input_dim: int) -> None:
         super().__init__()
@@ -97,10 +102,13 @@ class GraphLLM(nn.Module):
             Sum of the log-probabilities of each answer's tokens, shape ``[a]``, float32, and their number, shape ``[a]``.
         """
         needed, place = batch.source.unique(return_inverse=True)
+        embedded = self.embed(batch.input_ids, batch.inputs)
+        # As numbers to add, once: from a bool mask, every layer would make them anew.
+        mask = torch.zeros_like(batch.attention_mask, dtype=embedded.dtype).masked_fill_(~batch.attention_mask, float("-inf"))
         logits = self.llm(
-            inputs_embeds=self.embed(batch.input_ids, batch.inputs)[None],
+            inputs_embeds=embedded[None],
             position_ids=batch.position_ids[None],
-            attention_mask=batch.attention_mask[None, None],
+            attention_mask=mask[None, None],
             logits_to_keep=needed,
             use_cache=False,
         ).logits[0]

@@ -190,11 +190,11 @@ def test_refuses_features_that_are_another_kind_of_file(tmp_path: Path) -> None:
 
 def test_problems(tmp_path: Path) -> None:
     good = dataset(tmp_path)
-    assert good.problems() == []
+    assert CsvFiles.problems(good.config) == []
     missing = CsvConfig(
         name="csv", text_encoder={}, nodes=str(tmp_path / "node.csv"), edges=str(tmp_path / "nowhere" / "e.csv"), classes=["A", "B", "A"]
     )
-    assert CsvFiles(missing).problems() == [
+    assert CsvFiles.problems(missing) == [
         f"dataset.nodes={tmp_path / 'node.csv'}: there is no such file. Did you mean 'nodes.csv'?",
         f"dataset.edges={tmp_path / 'nowhere' / 'e.csv'}: there is no such file.",
         "dataset.classes names 'A' more than once.",

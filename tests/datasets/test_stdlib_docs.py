@@ -243,8 +243,8 @@ def test_fingerprint_follows_sources_and_config_not_place(library: Path, tmp_pat
 
 
 def test_missing_library(tmp_path: Path) -> None:
-    assert dataset(tmp_path).problems() == []
-    assert dataset(tmp_path / "no").problems() == [
+    assert StdlibDocs.problems(dataset(tmp_path).config) == []
+    assert StdlibDocs.problems(dataset(tmp_path / "no").config) == [
         f"dataset.library={tmp_path / 'no'} is not a folder: name the folder of a standard library that holds os.py."
     ]
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -23,7 +24,8 @@ class SentenceTransformers(TextEncoder):
         batch_size: int = Field(default=64, ge=1)
         """Texts per forward pass."""
 
-    def problems(self) -> list[str]:
+    @staticmethod
+    def problems(config: Any) -> list[str]:
         if importlib.util.find_spec("sentence_transformers") is None:
             return [
                 "dataset.text_encoder.name: 'sentence_transformers' needs the package sentence-transformers: "

@@ -58,6 +58,12 @@ class GraphTransformer(GraphTower):
         edge_direction: EdgeDirection = "undirected"
         """As released, messages flow outward from the centre; ``undirected`` lets the centre hear its neighbours too."""
 
+    @staticmethod
+    def problems(config: Config) -> list[str]:
+        if config.dim % config.heads:
+            return [f"model.tower.heads: {config.heads} heads do not divide model.tower.dim={config.dim}."]
+        return []
+
     def __init__(self, config: Config, input_dim: int) -> None:
         super().__init__(config, input_dim)
         self.output_dim = config.output_dim

@@ -1,0 +1,106 @@
+"""``graphgpt``: what there is, what fits, what is installed."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, user_errors
+from graphgpt.errors import GraphGPTError, nearest
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command; a user's mistake ends in its sentence and exit code 2."""
+    parser = argparse.ArgumentParser(prog="graphgpt", description="A language model learns to read graphs through graph tokens.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    ls = commands.add_parser("ls", help="list config options, all or of one kind (experiment, tower, llm, dataset, ...)")
+    ls.add_argument("kind", nargs="?", help="a config group such as model/tower, or its last part")
+    cp = commands.add_parser("cp", help="copy a shipped config file, to change it")
+    cp.add_argument("source", help="such as experiment/stage1")
+    cp.add_argument("target", type=Path, help="file to write; never overwrites")
+    check = commands.add_parser("check", help="pre-flight: everything that can be seen before training")
+    check.add_argument("overrides", nargs="*", help="as for train.py, such as experiment=stage1")
+    commands.add_parser("env", help="versions, for a bug report")
+    options = parser.parse_args(arguments)
+    with user_errors():
+        if options.command == "ls":
+            list_options(options.kind)
+        elif options.command == "cp":
+            copy_config(options.source, options.target)
+        elif options.command == "check":
+            from graphgpt.preflight import preflight
+
+            config = check_command_line(ExperimentConfig, "train", options.overrides)
+            sys.exit(0 if preflight(config) else 2)
+        else:
+            show_environment()
+
+
+def list_options(kind: str | None) -> None:
+    """Print the config groups with their options, each with the first line of its comment.
+
+    Raises:
+        GraphGPTError: there is no such group.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(CONFIG_DIR.rglob("*.yaml")):
+        group = str(path.parent.relative_to(CONFIG_DIR))
+        if group not in (".", "hydra", "local"):
+            groups.setdefault(group, []).append(path)
+    wanted = {g: files for g, files in groups.items() if kind is None or kind in (g, g.rsplit("/", 1)[-1]) or g.startswith(f"{kind}/")}
+    if not wanted:
+        raise GraphGPTError(f"There is no kind '{kind}'. {nearest(kind or '', {g.rsplit('/', 1)[-1] for g in groups} | set(groups))}")
+    for group, files in wanted.items():
+        table = Table("option", "what it is", title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for path in files:
+            table.add_row(path.stem, describe(path))
+        Console().print(table, "")
+
+
+def describe(path: Path) -> str:
+    """The first comment line of a config file that is neither a directive nor a command."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ").strip()
+        if line.startswith("#") and not text.startswith(("@package", "python ")):
+            return text
+    return ""
+
+
+def copy_config(source: str, target: Path) -> None:
+    """Copy a shipped config file.
+
+    Raises:
+        GraphGPTError: there is no such file, or the target exists.
+    """
+    path = CONFIG_DIR / f"{source.removesuffix('.yaml')}.yaml"
+    if not path.is_file():
+        known = [str(file.relative_to(CONFIG_DIR).with_suffix("")) for file in CONFIG_DIR.rglob("*.yaml")]
+        raise GraphGPTError(f"There is no config '{source}'. {nearest(source, known)}")
+    if target.exists():
+        raise GraphGPTError(f"{target} exists already; choose another name.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    group = source.rpartition("/")[0]
+    print(f"Wrote {target}. Put it into a folder DIR/{group}/ and use it: python train.py --config-dir DIR {group}={target.stem}")
+
+
+def show_environment() -> None:
+    """Print versions and hardware."""
+    import os
+
+    import torch
+
+    from graphgpt.checkpoints.folder import environment
+
+    facts = {key: value for key, value in environment().items() if value is not None}
+    facts["processors"] = os.cpu_count()
+    facts["cuda"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    for name, value in facts.items():
+        print(f"{name:16} {value}")
+
+
+if __name__ == "__main__":
+    main()

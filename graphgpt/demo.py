@@ -1,0 +1,76 @@
+"""``make demo``: stage 1, stage 2 and the evaluation, as the three commands that a user would type."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from graphgpt.config import ExperimentConfig, check_command_line, user_errors
+
+ROOT = Path(__file__).parents[1]
+
+
+@user_errors()
+def main() -> None:
+    """Run the three commands, or show what an earlier demo left where nothing has changed since."""
+    began = time.monotonic()
+    stage1 = train(["experiment=stage1"])
+    stage2 = train(["experiment=stage2/node_classification", f"stage1={stage1}"])
+    evaluate(stage2)
+    print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes.")
+
+
+def train(overrides: Sequence[str]) -> Path:
+    """The run folder of a training run with these settings: a finished one, an interrupted one resumed, or a new one."""
+    config = check_command_line(ExperimentConfig, "train", overrides)
+    wanted = dataclasses.asdict(config)
+    runs = ROOT / "runs" / config.name
+    alike = [path.parent for path in sorted(runs.glob("*/config.yaml")) if yaml.safe_load(path.read_text(encoding="utf-8")) == wanted]
+    finished = [folder for folder in alike if (folder / "checkpoint" / "manifest.json").is_file()]
+    if finished:
+        folder = finished[-1].relative_to(ROOT)
+        say(f"python train.py {' '.join(overrides)}", f"done already: {folder}")
+        return folder
+    interrupted = [folder for folder in alike if any((folder / "resume").glob("*.ckpt"))]
+    if interrupted:
+        folder = interrupted[-1].relative_to(ROOT)
+        run("train.py", [f"resume={folder}"])
+        return folder
+    before = set(runs.glob("*"))
+    run("train.py", overrides)
+    return max(set(runs.glob("*")) - before, key=lambda folder: folder.stat().st_mtime).relative_to(ROOT)
+
+
+def evaluate(stage2: Path) -> None:
+    """Evaluate the trained model, or show the evaluation that there is."""
+    for path in sorted((ROOT / "runs" / "evaluate").glob("*/scores.json"), reverse=True):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["checkpoint"] == str(stage2) and (path.parent / "report.html").is_file():
+            from graphgpt.runners.evaluation import show
+
+            say(f"python evaluate.py checkpoint={stage2}", f"done already: {path.parent.relative_to(ROOT)}")
+            show(result, path.parent)
+            return
+    run("evaluate.py", [f"checkpoint={stage2}"])
+
+
+def run(program: str, overrides: Sequence[str]) -> None:
+    """Show a command and run it; if it fails, leave with its exit code."""
+    say(f"python {program} {' '.join(overrides)}")
+    code = subprocess.run([sys.executable, program, *overrides], cwd=ROOT, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def say(command: str, note: str = "") -> None:
+    """A command, so that the user learns it."""
+    print(f"\n$ {command}" + (f"\n({note})" if note else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()

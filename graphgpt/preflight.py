@@ -1,0 +1,122 @@
+"""Everything about an experiment that can be seen before training: data, tokens, sizes, memory."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from graphgpt.assembly import build_task
+from graphgpt.errors import GraphGPTError
+from graphgpt.models.llm import load_config, load_tokenizer
+from graphgpt.models.lora import add_lora
+from graphgpt.models.modality_tokens import ModalityTokens
+from graphgpt.prompts.batch import training_batch
+from graphgpt.prompts.processor import END, PATCH, START, Processor
+from graphgpt.registry import PROJECTORS, TEMPLATES, TOWERS
+from graphgpt.task import Task
+
+Modules = dict[str, torch.nn.Module]
+SAMPLES = 32
+
+
+def preflight(experiment: Any) -> bool:
+    """Run and print the checks, numbered; the first that fails ends them.
+
+    Returns:
+        Whether all passed.
+    """
+    console = Console(highlight=False)
+    number = 1
+    console.print(f"{number}. [green]ok[/] configuration: every key known, every file there, nothing contradicts itself")
+    try:
+        for result in _checks(experiment):
+            number += 1
+            console.print(f"{number}. [green]ok[/] {result}", soft_wrap=True)
+    except GraphGPTError as error:
+        console.print(f"{number + 1}. [red]failed[/] {error}", soft_wrap=True)
+        return False
+    return True
+
+
+def _checks(experiment: Any) -> Iterator[str]:
+    task = build_task(experiment)
+    graph = task.graph
+    counts = {split: len(task.items(split)) for split in ("train", "val", "test")}
+    yield (
+        f"data: {graph.card['name']}, {graph.num_nodes:,} nodes, {graph.num_edges:,} edges, {graph.features.shape[1]} features; "
+        + ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    )
+    tokenizer = load_tokenizer(experiment.model.llm)
+    processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), experiment.model.max_length)
+    yield _round_trip(task, processor)
+
+    with torch.device("meta"):
+        modules = _build_on_meta(experiment, graph.features.shape[1])
+    hidden = modules["llm"].get_input_embeddings().weight.shape[1]
+    yield f"sizes: tower {graph.features.shape[1]} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
+
+    items = task.items("train")[:SAMPLES].tolist()
+    examples = [processor(task.instruction(item, seed=item, training=True)) for item in items]
+    batch = training_batch(examples[: experiment.runner.micro_batch_size], modules["tower"].collate)
+    longest = max(len(example.ids) for example in examples)
+    yield (
+        f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({sum(len(e.ids) for e in examples[: len(batch.ids)])} without sharing), "
+        f"longest of {len(examples)} samples {longest} of {experiment.model.max_length}"
+    )
+
+    parts = {name: _count(module.parameters()) for name, module in modules.items()}
+    trained = {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
+    yield "parameters: " + ", ".join(
+        f"{name} {count:,}" + (f" ({trained[name]:,} trained)" if trained[name] else "") for name, count in parts.items()
+    )
+    yield _memory(experiment, modules, parts, trained, batch.num_tokens)
+
+
+def _round_trip(task: Task, processor: Processor) -> str:
+    """Every graph token arrives, framed; the text comes back as it went in."""
+    instruction = task.instruction(int(task.items("train")[0]), seed=0, training=False)
+    example = processor(instruction)
+    wanted = sum(item.num_tokens for item in instruction.inputs)
+    found = [example.ids.count(token) for token in (PATCH, START, END)]
+    if found != [wanted, len(instruction.inputs), len(instruction.inputs)]:
+        raise GraphGPTError(f"tokenizer: {wanted} graph tokens went in and {found[0]} came out.")
+    decoded = processor.tokenizer.decode([token for token in example.ids if token >= 0])
+    answer = instruction.messages[-1].content
+    if answer not in decoded:
+        raise GraphGPTError(f"tokenizer: the answer {answer!r} does not come back from its tokens.")
+    return f"tokens: {wanted} graph tokens between start and end, answer {answer[:40]!r} comes back from its tokens"
+
+
+def _build_on_meta(experiment: Any, input_dim: int) -> Modules:
+    """All parts with shapes and without weights."""
+    from transformers import AutoModelForCausalLM
+
+    config = experiment.model
+    llm = AutoModelForCausalLM.from_config(load_config(config.llm)).requires_grad_(False)
+    hidden = llm.get_input_embeddings().weight.shape[1]
+    tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
+    return {
+        "llm": add_lora(llm, config.lora),
+        "tower": tower,
+        "projector": PROJECTORS.build(config.projector, tower.output_dim, hidden, 1.0),
+        "modality_tokens": ModalityTokens(hidden, 1.0),
+    }
+
+
+def _memory(experiment: Any, modules: Modules, parts: dict[str, int], trained: dict[str, int], tokens: int) -> str:
+    """Weights, gradients with two moments, and activations: about 34 hidden-size numbers per token and layer."""
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}[experiment.model.llm.dtype]
+    config = modules["llm"].config
+    weights = parts["llm"] * width + sum(count * 4 for name, count in parts.items() if name != "llm")
+    optimizer = sum(trained.values()) * 12
+    activations = 34 * tokens * config.hidden_size * config.num_hidden_layers * width
+    total: Callable[[float], str] = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
+    return (
+        f"memory, estimated: {total(weights + optimizer + activations)} (weights {total(weights)}, gradients and moments {total(optimizer)}, "
+        f"activations {total(activations)}), besides Python and its libraries"
+    )
+
+
+def _count(parameters: Any) -> int:
+    return sum(p.numel() for p in parameters)
