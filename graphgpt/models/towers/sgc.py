@@ -3,6 +3,7 @@
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from graphgpt.models.tower import GraphTower, TowerConfig, orient
 from graphgpt.registry import TOWERS
@@ -14,14 +15,14 @@ class SGC(GraphTower):
     r"""Simplified graph convolution: :math:`S^k X` with :math:`S = \hat D^{-1/2} (A + I) \hat D^{-1/2}`.
 
     Sources: Wu et al., "Simplifying Graph Convolutional Networks" (arXiv:1902.07153), section 2; keeping every power side
-    by side is SIGN (Frasca et al., arXiv:2004.11198), section 3.
+    by side is SIGN (Frasca et al., arXiv:2004.11198), section 3. Each node's state is scaled to unit root mean square.
     """
 
     @configclass
     class Config(TowerConfig):
         hops: int = Field(default=2, ge=0)
         """k, how often features are averaged over neighbours."""
-        keep_all: bool = True
+        keep_all: bool = False
         """Whether a node's state is X, SX, ..., S^k X side by side, or the last alone."""
 
     def __init__(self, config: Config, input_dim: int) -> None:
@@ -37,4 +38,6 @@ class SGC(GraphTower):
         for _ in range(self.config.hops):
             last = powers[-1]
             powers.append(torch.zeros_like(last).index_add(0, target, weight[:, None] * last[source]))
-        return torch.cat(powers, dim=1) if self.config.keep_all else powers[-1]
+        kept = powers if self.config.keep_all else powers[-1:]
+        # Averaging shrinks; unit root mean square per node and power lets a projector of any start treat all alike.
+        return torch.cat([functional.normalize(power, dim=1) * power.shape[1] ** 0.5 for power in kept], dim=1)

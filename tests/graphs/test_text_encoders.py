@@ -1,0 +1,97 @@
+"""Text encoders: texts in, features out, the same every time."""
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import parsed
+from torch import Tensor
+
+from graphgpt.graphs.text_encoder import TextEncoder, standardize
+from graphgpt.models.llm import LLMConfig, load_tokenizer
+from graphgpt.registry import TEXT_ENCODERS
+
+TEXTS = ["red blue green", "red red blue", "cat dog", "dog mouse cat horse", "green grass", "mouse", "blue sky, red sky", "horse and cat"]
+
+
+def encoder(name: str, **fields: Any) -> TextEncoder:
+    built: TextEncoder = TEXT_ENCODERS.build(parsed(TEXT_ENCODERS.get(name).Config, {"name": name, **fields}))
+    return built
+
+
+def no_embeddings() -> tuple[Any, Tensor]:
+    raise AssertionError("this encoder must not read the language model")
+
+
+def cosine(x: Tensor, a: int, b: int) -> float:
+    return float(torch.cosine_similarity(x[a], x[b], dim=0))
+
+
+def test_tfidf_svd_is_deterministic_and_narrow() -> None:
+    x = encoder("tfidf_svd", dim=3).encode(TEXTS, no_embeddings)
+    assert x.shape == (len(TEXTS), 3) and x.dtype == torch.float32 and x.isfinite().all()
+    assert torch.equal(x, encoder("tfidf_svd", dim=3).encode(TEXTS, no_embeddings))
+
+
+def test_tfidf_svd_brings_texts_with_common_words_together() -> None:
+    x = encoder("tfidf_svd", dim=3).encode(TEXTS, no_embeddings)
+    assert cosine(x, 0, 1) > 0.5 > abs(cosine(x, 0, 2))
+    assert cosine(x, 2, 3) > 0.5 > abs(cosine(x, 1, 3))
+
+
+def test_tfidf_svd_keeps_inner_products_when_wide_enough() -> None:
+    """All but one dimension: the decomposition then loses next to nothing of what the texts have in common."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [*TEXTS, "red blue green", "cat dog"]  # Doubled texts leave the matrix a lower rank than it has rows.
+    words = torch.from_numpy(TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit_transform(texts).toarray()).float()
+    x = encoder("tfidf_svd").encode(texts, no_embeddings)
+    assert x.shape == (len(texts), min(words.shape) - 1)
+    torch.testing.assert_close(x @ x.T, words @ words.T, atol=1e-4, rtol=1e-4)
+
+
+def test_tfidf_svd_reads_words_of_one_letter_and_any_script() -> None:
+    x = encoder("tfidf_svd", dim=2).encode(["a b", "a c", "漢字 b", "漢字 c", "é a"], no_embeddings)
+    assert x.shape == (5, 2) and x.any(dim=1).all()
+
+
+@pytest.mark.parametrize("texts", [["word"], ["word", "word"], ["one", "two"], ["word"] * 5, ["one two three"], ["word", "", "..."]])
+def test_tfidf_svd_of_very_little(texts: list[str]) -> None:
+    x = encoder("tfidf_svd").encode(texts, no_embeddings)
+    assert x.ndim == 2 and len(x) == len(texts) and x.shape[1] >= 1
+    assert standardize(x).isfinite().all()
+
+
+def test_tfidf_svd_vocabulary_is_limited() -> None:
+    x = encoder("tfidf_svd", max_vocabulary=3).encode(TEXTS, no_embeddings)
+    assert x.shape == (len(TEXTS), 2)
+
+
+def test_standardize() -> None:
+    x = standardize(torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 1e3], [5.0, 5.0, -1e3]], dtype=torch.float64))
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x.mean(dim=0), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(x.square().mean(dim=0), torch.tensor([1.0, 0.0, 1.0]))
+    assert standardize(torch.ones(1, 4)).tolist() == [[0, 0, 0, 0]]
+
+
+def test_llm_embedding_is_the_mean_of_the_tokens_rows() -> None:
+    tokenizer = load_tokenizer(LLMConfig(path="random:tiny"))
+    matrix = torch.randn(259, 6, generator=torch.Generator().manual_seed(0))
+    texts = ["AB", "A", "", "é<|im_end|>", "abcdefgh"]
+    x = encoder("llm_embedding", max_tokens=5).encode(texts, lambda: (tokenizer, matrix))
+    a, b = (tokenizer.convert_tokens_to_ids(letter) for letter in "AB")
+    torch.testing.assert_close(x[0], (matrix[a] + matrix[b]) / 2)
+    torch.testing.assert_close(x[1], matrix[a])
+    assert x[2].tolist() == [0] * 6
+    torch.testing.assert_close(x[4], matrix[[tokenizer.convert_tokens_to_ids(letter) for letter in "abcde"]].mean(dim=0))
+    assert x.shape == (5, 6) and x.dtype == torch.float32 and x.isfinite().all()
+
+
+def test_llm_embedding_of_a_bfloat16_matrix_is_averaged_in_float32() -> None:
+    tokenizer = load_tokenizer(LLMConfig(path="random:tiny"))
+    matrix = torch.randn(259, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = encoder("llm_embedding").encode(["ABC"], lambda: (tokenizer, matrix))
+    ids = tokenizer("ABC", add_special_tokens=False)["input_ids"]
+    torch.testing.assert_close(x[0], matrix.float()[ids].mean(dim=0))
+    assert encoder("llm_embedding").reads_embeddings and not encoder("tfidf_svd").reads_embeddings

@@ -1,0 +1,135 @@
+"""Small real parts that tests share: a graph, tasks in the shipped wordings, a model of two layers. See conftest.py for the fixtures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
+from graphgpt.graphs.graph import TextAttributedGraph, build_graph
+from graphgpt.graphs.splits import split_nodes
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.processor import Processor
+from graphgpt.registry import MODELS, TASKS, TEMPLATES, Registry
+from graphgpt.schema import parse
+from graphgpt.task import Task
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+NUM_NODES, NUM_CLASSES, FEATURES = 60, 3, 8
+ISOLATED, UNLABELLED, HUB = 59, (57, 58), 0
+CLASS_NAMES = ("Art", "Biology", "Biochemistry")
+
+
+def parsed(cls: type, data: dict[str, Any]) -> Any:
+    """A config from plain data, as the programs read it; whatever is wrong fails the test."""
+    problems: list[str] = []
+    config = parse(cls, data, problems)
+    assert not problems, problems
+    return config
+
+
+def make_graph() -> TextAttributedGraph:
+    """Sixty nodes in two communities with a hub; features follow the class. Node 59 is isolated, 57 and 58 have no label."""
+    random = np.random.RandomState(0)
+    labels = np.arange(NUM_NODES) % NUM_CLASSES
+    community = np.arange(NUM_NODES) // 30
+    a, b = np.triu_indices(ISOLATED, k=1)
+    likely = np.where(community[a] == community[b], 0.12, 0.01) * np.where(labels[a] == labels[b], 1.6, 0.6)
+    kept = random.rand(len(a)) < likely
+    hub = np.stack([np.full(15, HUB), np.arange(1, 16)], axis=1)
+    edges = np.concatenate([np.stack([a[kept], b[kept]], axis=1), hub, [[18, 21]]])
+    words = ("paint colour canvas", "cell plant animal", "protein acid enzyme")
+    graph = build_graph(
+        ids=[f"n{i}" for i in range(NUM_NODES)],
+        titles=[f"{words[label].split()[i % 3].title()} study {i}" for i, label in enumerate(labels)],
+        bodies=[f"About {words[label]} and number {i * 7 % 13}." for i, label in enumerate(labels)],
+        labels=[-1 if i in UNLABELLED else int(label) for i, label in enumerate(labels)],
+        class_names=CLASS_NAMES,
+        edges=edges,
+        card={"name": "toy"},
+    )
+    x = torch.from_numpy(random.randn(NUM_NODES, FEATURES) + np.eye(NUM_CLASSES, FEATURES)[labels] * 2)
+    return graph.with_features(x)
+
+
+def make_dataset_config(sampler: dict[str, Any] | None = None, split: dict[str, Any] | None = None) -> DatasetConfig:
+    """What prompts call things in the toy graph; small subgraphs unless told otherwise."""
+    return DatasetConfig(
+        name="toy",
+        text_encoder={"name": "tfidf_svd"},
+        domain="citation",
+        node="paper",
+        relation="cites",
+        category="research topic",
+        split=SplitConfig(**(split or {})),
+        sampler=SamplerConfig(**({"hops": 2, "fanout": 2} | (sampler or {}))),
+    )
+
+
+def make_task(
+    name: str,
+    graph: TextAttributedGraph,
+    *,
+    sampler: dict[str, Any] | None = None,
+    split: dict[str, Any] | None = None,
+    **overrides: Any,
+) -> Task:
+    """A task in the shipped configuration; ``overrides`` replace its fields."""
+    shipped: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "task" / f"{name}.yaml"), resolve=True)
+    cls = TASKS.get(name)
+    dataset = make_dataset_config(sampler, split)
+    task: Task = cls(parsed(cls.Config, shipped | overrides), graph, dataset, split_nodes(graph, dataset.split))
+    return task
+
+
+def model_config(
+    *,
+    lora_rank: int = 0,
+    projector: str | dict[str, Any] = "linear",
+    tower: str | dict[str, Any] = "sgc",
+    template: str | dict[str, Any] = "chat",
+    lora: dict[str, Any] | None = None,
+    llm: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Any:
+    """Config of a tiny ``graph_llm``; a part is its name, or its name with fields."""
+
+    def part(value: str | dict[str, Any]) -> dict[str, Any]:
+        return {"name": value} if isinstance(value, str) else value
+
+    data = {
+        "name": "graph_llm",
+        "llm": {"path": "random:tiny"} | (llm or {}),
+        "tower": part(tower),
+        "projector": part(projector),
+        "lora": {"rank": lora_rank} | (lora or {}),
+        "template": part(template),
+        **fields,
+    }
+    return parsed(MODELS.get("graph_llm").Config, data)
+
+
+def make_model(input_dim: int = FEATURES, seed: int = 0, **fields: Any) -> GraphLLM:
+    """A model of two layers on a byte-level tokenizer, the same each time; ``fields`` as for :func:`model_config`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = model_config(**fields)
+        model: GraphLLM = MODELS.build(config, input_dim)
+    return model.eval()
+
+
+def make_processor(model: GraphLLM, **arguments: Any) -> Processor:
+    """The processor that goes with a model."""
+    template = TEMPLATES.build(model.config.template, model.tokenizer)
+    return Processor(model.tokenizer, template, **({"max_length": model.config.max_length} | arguments))
+
+
+def scratch(registry: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
+    """The registry, which forgets at the end of the test what the test registers."""
+    registry.names()  # All that is shipped first: a module is imported only once, so what it registers must stay.
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    return registry

@@ -1,0 +1,189 @@
+"""From an instruction to token ids: placeholders, limits, and what is refused in which words."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from helpers import make_dataset_config, parsed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphgpt.errors import DataError
+from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.models.llm import LLMConfig, load_tokenizer
+from graphgpt.prompts.instruction import Instruction, Message, Role
+from graphgpt.prompts.processor import END, IGNORE, PATCH, START, Example, Modality, Processor
+from graphgpt.registry import TEMPLATES
+from graphgpt.task import Task
+
+TOKENIZER = load_tokenizer(LLMConfig(path="random:tiny"))
+
+
+@dataclass(frozen=True)
+class Stub:
+    """An input that is nothing but its number of tokens, which is all the processor may look at."""
+
+    num_tokens: int
+
+
+def processor(template: str = "chat", max_length: int = 10_000, **arguments: Any) -> Processor:
+    cls = TEMPLATES.get(template)
+    return Processor(TOKENIZER, cls(parsed(cls.Config, {"name": template}), TOKENIZER), max_length, **arguments)
+
+
+def instruction(*turns: str, sizes: Sequence[int] = (), first: Role = "user") -> Instruction:
+    roles: tuple[Role, Role] = ("user", "assistant") if first == "user" else ("assistant", "user")
+    return Instruction(
+        id="sample-7",
+        messages=tuple(Message(roles[i % 2], turn) for i, turn in enumerate(turns)),
+        inputs=tuple(Stub(size) for size in sizes),
+    )
+
+
+def text_of(example: Example) -> str:
+    return str(TOKENIZER.decode([token for token in example.ids if token >= 0]))
+
+
+def blocks_of(example: Example) -> list[list[int]]:
+    """Runs of modality tokens."""
+    runs: list[list[int]] = []
+    for before, token in zip((0, *example.ids), example.ids, strict=False):
+        if token < 0:
+            if before >= 0 or before == END:
+                runs.append([])
+            runs[-1].append(token)
+    return runs
+
+
+def test_an_input_is_framed_and_stands_where_its_placeholder_stood() -> None:
+    example = processor()(instruction("Look: <graph> what?", "That", sizes=[3]))
+    start = example.ids.index(START)
+    assert example.ids[start : start + 5] == (START, PATCH, PATCH, PATCH, END)
+    assert TOKENIZER.decode(example.ids[:start]) == "<|im_start|>user\nLook: "
+    assert TOKENIZER.decode(example.ids[start + 5 :]) == " what?<|im_end|>\n<|im_start|>assistant\nThat<|im_end|>\n"
+    assert example.inputs == (Stub(3),)
+    assert example.id == "sample-7"
+
+
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+@given(sizes=st.lists(st.integers(1, 5), max_size=4), texts=st.lists(st.text(max_size=5), min_size=10, max_size=10))
+def test_any_number_of_inputs_in_any_place(template: str, sizes: list[int], texts: list[str]) -> None:
+    """Every input has as many patches as it has tokens, in order, unsupervised; the text is the same as without them."""
+    texts = [text.replace("<", "") for text in texts]
+    places = [texts[0]] + [f"{'<graph>' if i < len(sizes) else ''}{texts[i + 1]}" for i in range(4)]
+    turns = ["".join(places[:3]), "yes" + texts[5], "".join(places[3:]), "no" + texts[6]]
+    example = processor(template)(instruction(*turns, sizes=sizes))
+    assert blocks_of(example) == [[START, *[PATCH] * size, END] for size in sizes]
+    assert [item.num_tokens for item in example.inputs] == sizes
+    assert all(label == IGNORE for token, label in zip(example.ids, example.labels, strict=True) if token < 0)
+    assert all(label in (IGNORE, token) for token, label in zip(example.ids, example.labels, strict=True))
+    removed = processor(template, graph_tokens="removed")(instruction(*turns, sizes=sizes))
+    assert tuple(token for token in example.ids if token >= 0) == removed.ids
+
+
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+def test_removed_graph_tokens_leave_the_text_intact(template: str) -> None:
+    process = processor(template, graph_tokens="removed")
+    example = process(instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]))
+    assert example.inputs == ()
+    assert min(example.ids) >= 0
+    assert "One  and two ." in text_of(example)
+    assert example.ids == processor(template)(instruction("One  and two .", "Both")).ids
+    prompt = process.prompt(instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]))
+    assert prompt.inputs == () and example.ids[: len(prompt.ids)] == prompt.ids
+
+
+def test_two_graphs_in_one_prompt() -> None:
+    example = processor()(instruction("First <graph> second <graph>", "Linked", sizes=[1, 4]))
+    assert blocks_of(example) == [[START, PATCH, END], [START, PATCH, PATCH, PATCH, PATCH, END]]
+    assert text_of(example).startswith("<|im_start|>user\nFirst  second ")
+
+
+def test_adjacent_placeholders() -> None:
+    example = processor()(instruction("<graph><graph>", "Linked", sizes=[1, 1]))
+    assert blocks_of(example) == [[START, PATCH, END], [START, PATCH, END]]
+
+
+def test_text_only() -> None:
+    example = processor()(instruction("Hello", "Hi"))
+    assert example.inputs == () and min(example.ids) >= 0
+    assert text_of(example) == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
+
+
+def test_another_modality_has_its_own_placeholder() -> None:
+    process = processor(modality=Modality(placeholder="<image>"))
+    example = process(instruction("See <image>, not a <graph>.", "Seen", sizes=[2]))
+    assert blocks_of(example) == [[START, PATCH, PATCH, END]]
+    assert "not a <graph>." in text_of(example)
+
+
+def test_prompt_needs_no_answer() -> None:
+    """What stands as the answer does not matter, and neither does whether one stands there."""
+    process = processor()
+    prompts = [process.prompt(instruction("Which <graph>?", *answer, sizes=[2])) for answer in ([], [""], ["A"], ["Something long"])]
+    assert all(prompt == prompts[0] for prompt in prompts)
+    assert text_of(prompts[0]) == "<|im_start|>user\nWhich ?<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "found", "given_inputs"),
+    [("<graph> and <graph>", [2], 2, 1), ("<graph>", [2, 3], 1, 2), ("no graph", [2], 0, 1), ("<graph>", [], 1, 0)],
+)
+@pytest.mark.parametrize("graph_tokens", ["kept", "removed"])
+def test_placeholders_and_inputs_must_match(text: str, sizes: list[int], found: int, given_inputs: int, graph_tokens: Any) -> None:
+    process = processor(graph_tokens=graph_tokens)
+    for make in (process, process.prompt):
+        with pytest.raises(DataError, match=f"^Sample 'sample-7' has {found} <graph> in its messages and {given_inputs} inputs"):
+            make(instruction(text, "A", sizes=sizes))
+
+
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+def test_nothing_supervised_is_refused(template: str) -> None:
+    with pytest.raises(DataError, match=r"^Sample 'sample-7' has no answer to learn from"):
+        processor(template)(instruction("Only a question"))
+
+
+@pytest.mark.xfail(strict=True, reason="an empty answer passes: its end sign is supervised, which is all that the check looks for")
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+def test_an_empty_answer_is_refused(template: str) -> None:
+    """As the message of the refusal says."""
+    with pytest.raises(DataError, match=r"^Sample 'sample-7' has no answer to learn from"):
+        processor(template)(instruction("A question", ""))
+
+
+@pytest.mark.xfail(strict=True, reason="only the absence of any answer is noticed, not that the last message is the user's")
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+def test_a_conversation_that_ends_with_a_question_is_refused(template: str) -> None:
+    """As the message of the refusal says."""
+    with pytest.raises(DataError, match=r"^Sample 'sample-7' has no answer to learn from"):
+        processor(template)(instruction("A question", "An answer", "Another question"))
+
+
+def test_too_long_names_sample_length_and_limit() -> None:
+    sample = instruction("Look at <graph>", "Done", sizes=[20])
+    length = len(processor()(sample).ids)
+    assert len(processor(max_length=length)(sample).ids) == length
+    with pytest.raises(DataError, match=f"^Sample 'sample-7' has {length} tokens, more than model.max_length={length - 1};"):
+        processor(max_length=length - 1)(sample)
+
+
+def test_too_long_a_prompt_is_refused_too() -> None:
+    sample = instruction("Look at <graph>", "Done", sizes=[20])
+    length = len(processor().prompt(sample).ids)
+    with pytest.raises(DataError, match=f"has {length} tokens, more than model.max_length={length - 1};"):
+        processor(max_length=length - 1).prompt(sample)
+
+
+@pytest.mark.parametrize("name", ["node_classification", "graph_matching"])
+def test_shipped_tasks(name: str, graph: TextAttributedGraph, make_task: Callable[..., Task]) -> None:
+    """One token per node of the subgraph, and the answer is what the task calls one."""
+    task = make_task(name, graph)
+    sample = task.instruction(4, seed=3, training=True)
+    example = processor()(sample)
+    nodes = sample.meta["subgraph"].nodes
+    assert example.ids.count(PATCH) == len(nodes) > 1
+    assert (example.ids.count(START), example.ids.count(END)) == (1, 1)
+    supervised = [label for label in example.labels if label != IGNORE]
+    assert TOKENIZER.decode(supervised) == sample.messages[-1].content + "<|im_end|>"
+    assert make_dataset_config().node in text_of(example)

@@ -1,0 +1,446 @@
+"""Training as a whole: what moves, what is handed over, what an interruption or a second process changes (nothing)."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from graphgpt.assembly import build_model, build_runner, build_task
+from graphgpt.checkpoints.folder import read_history, read_manifest
+from graphgpt.config import ExperimentConfig, check_command_line, read_config
+from graphgpt.errors import CheckpointError, DataError, GraphGPTError
+from graphgpt.files import file_sha256
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.runners.callbacks import MetricsFile
+from graphgpt.runners.lightning import newest_resumable
+
+ROOT = Path(__file__).parents[2]
+WAIT = 250  # seconds that a process may take on a busy machine
+STAGE2 = ["task=node_classification", "model/lora=default"]
+
+
+def csv_overrides(folder: Path) -> list[str]:
+    """Command line for a graph of 42 nodes in three classes, written into a folder, and a model of two layers."""
+    words = {"Red": "crimson scarlet ruby", "Green": "moss fern leaf", "Blue": "sea sky ink"}
+    nodes = [f"n{i},{label} {i},{words[label]} {i % 5},{label}" for i, label in enumerate([*words] * 14)]
+    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
+    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 3) % 42}" for i in range(42)), ""]))
+    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
+    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    folder: Path
+    experiment: ExperimentConfig
+    model: GraphLLM
+    before: dict[str, Tensor]
+    """State of the model when it was built."""
+    first: dict[str, Tensor]
+    """State of the model when its first step began."""
+
+    @property
+    def after(self) -> dict[str, Tensor]:
+        return state(self.model)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return MetricsFile.read(self.folder / "metrics.jsonl")
+
+
+def state(model: GraphLLM) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def run(folder: Path, overrides: Sequence[str]) -> Trained:
+    """Train as train.py does, in this process."""
+    experiment = check_command_line(ExperimentConfig, "train", overrides)
+    task = build_task(experiment)
+    model = build_model(experiment, task)
+    before, first = state(model), dict[str, Tensor]()
+    hook = model.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
+    build_runner(experiment).train(model, task, experiment, folder)
+    hook.remove()
+    return Trained(folder, experiment, model, before, first)
+
+
+Train = Callable[..., Trained]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The graph on the command line."""
+    return csv_overrides(tmp_path_factory.mktemp("csv"))
+
+
+@pytest.fixture
+def train(data: list[str], tmp_path: Path) -> Train:
+    """``train(*overrides)``: three steps of four samples in a run folder of its own, without resumable checkpoints."""
+
+    def train(*overrides: str) -> Trained:
+        number = len(list(tmp_path.glob("run*")))
+        short = ["runner.max_steps=3", "runner.global_batch_size=4", "runner.micro_batch_size=4", "runner.save_every=0"]
+        return run(tmp_path / f"run{number}", [*data, *short, *overrides])
+
+    return train
+
+
+def tensors(run_folder: Path) -> dict[str, Tensor]:
+    """Everything that a run's checkpoint holds."""
+    found = {}
+    for path in sorted((run_folder / "checkpoint").rglob("*.safetensors")):
+        found.update({f"{path.stem}.{name}": tensor for name, tensor in load_file(path).items()})
+    assert found
+    return found
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 0.0) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def start(cwd: Path, *overrides: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(cwd: Path, *overrides: str) -> str:
+    """Run train.py to its end."""
+    process = start(cwd, *overrides)
+    try:
+        output, _ = process.communicate(timeout=WAIT)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    return output
+
+
+# What a run leaves behind.
+
+
+def test_run_folder(train: Train) -> None:
+    board = "{_target_: lightning.pytorch.loggers.TensorBoardLogger, name: tensorboard, version: ''}"
+    done = train("experiment=stage1", f"runner.loggers.tensorboard={board}", "seed=3")
+    names = {path.name for path in done.folder.iterdir()}
+    assert names == {"config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint"}
+    assert any(path.name.startswith("events.out.tfevents") for path in (done.folder / "tensorboard").iterdir())
+
+    config = yaml.safe_load((done.folder / "config.yaml").read_text())
+    assert read_config(ExperimentConfig, config) == done.experiment
+    assert config["seed"] == 3
+    environment = json.loads((done.folder / "environment.json").read_text())
+    assert {"graphgpt", "python", "platform", "torch", "transformers", "lightning", "git"} <= environment.keys()
+
+    assert [line["step"] for line in done.lines] == [0, 1, 2]
+    assert all({"train/loss", "lr/projector", "lr/modality_tokens", "time"} <= line.keys() for line in done.lines)
+    assert all(0 < line["train/loss"] < 20 for line in done.lines)
+
+    manifest = read_manifest(done.folder / "checkpoint")
+    assert manifest["task"] == "graph_matching"
+    assert manifest["parent"] is None
+    assert manifest["data"]["name"] == "csv"
+    assert set(manifest["files"]) == {"config.yaml", "history.json", "projector.safetensors", "modality_tokens.safetensors"}
+
+
+def test_metrics_hold_the_schedule(train: Train) -> None:
+    steps = ["runner.max_steps=8", "runner.warmup=0.5", "runner.lr.projector=1e-3", "runner.lr.tokens=2e-3"]
+    rising = [0.2, 0.4, 0.6, 0.8]
+    cosine = [0.5 * (1 + math.cos(math.pi * done / 4)) for done in range(4)]
+    for schedule, falling in (("cosine", cosine), ("constant", [1.0] * 4)):
+        lines = train(*steps, f"runner.schedule={schedule}").lines
+        assert [line["lr/projector"] for line in lines] == pytest.approx([1e-3 * share for share in [*rising, *falling]])
+        assert [line["lr/modality_tokens"] for line in lines] == pytest.approx([2e-3 * share for share in [*rising, *falling]])
+
+
+def test_validation_comes_when_asked_and_changes_nothing(train: Train) -> None:
+    plain = train(*STAGE2, "runner.max_steps=4", "runner.micro_batch_size=2", "++model.lora.dropout=0.2")
+    validated = train(
+        *STAGE2, "runner.max_steps=4", "runner.micro_batch_size=2", "++model.lora.dropout=0.2", "runner.val_every=2", "runner.val_samples=3"
+    )
+    assert [line["step"] for line in validated.lines if "val/loss" in line] == [1, 3]
+    assert [line["step"] for line in validated.lines if "train/loss" in line] == [0, 1, 2, 3]
+    assert_same(tensors(validated.folder), tensors(plain.folder))
+    [stage] = read_history(validated.folder / "checkpoint")
+    assert stage["steps"] == [1, 2, 3, 4]
+    assert stage["val"]["loss"][0] == [2, 4]
+
+
+def test_it_learns(train: Train) -> None:
+    steps = ["runner.max_steps=25", "runner.lr.lora=1e-2", "runner.schedule=constant"]
+    lines = train(*STAGE2, *steps).lines
+    assert lines[-1]["train/loss"] < 0.6 * lines[0]["train/loss"]
+
+
+def test_the_seed_fixes_the_run(train: Train) -> None:
+    one, same, other = (train(*STAGE2, "task.text_dropout=0.5", "++model.lora.dropout=0.2", f"seed={seed}") for seed in (1, 1, 2))
+    assert_same(tensors(same.folder), tensors(one.folder))
+    assert [line["train/loss"] for line in same.lines] == [line["train/loss"] for line in one.lines]
+    assert [line["train/loss"] for line in other.lines] != [line["train/loss"] for line in one.lines]
+
+
+def test_accumulating_gives_what_a_large_batch_gives(train: Train) -> None:
+    large, small = (train(*STAGE2, f"runner.micro_batch_size={size}") for size in (4, 1))
+    assert_same(tensors(small.folder), tensors(large.folder), tolerance=1e-5)
+    assert [line["train/loss"] for line in small.lines] == pytest.approx([line["train/loss"] for line in large.lines], rel=1e-5)
+
+
+# From one stage to the next.
+
+
+@pytest.mark.parametrize("tower", ["sgc", "graph_transformer"])
+def test_stage2_begins_with_what_stage1_left(train: Train, tower: str) -> None:
+    parts = [f"model/tower={tower}", "model/projector=mlp"]
+    stage1 = train("experiment=stage1", *parts)
+    stage2 = train("experiment=stage2/node_classification", *parts, f"stage1={stage1.folder}", "seed=5")
+    handed = {
+        part: load_file(stage1.folder / "checkpoint" / f"{part}.safetensors")
+        for part in ("projector", "modality_tokens", *(["tower"] if tower == "graph_transformer" else []))
+    }
+    for part, files in handed.items():
+        now = {name.removeprefix(f"{part}."): tensor for name, tensor in stage2.first.items() if name.startswith(f"{part}.")}
+        assert_same(now, files)
+        fresh = {name: stage2.before[f"{part}.{name}"] for name in files}
+        assert any(not torch.equal(fresh[name], tensor) for name, tensor in files.items()), f"{part} was the same anyway"
+    assert (stage1.folder / "checkpoint" / "tower.safetensors").is_file() == (tower == "graph_transformer")
+
+    manifest = read_manifest(stage2.folder / "checkpoint")
+    assert manifest["parent"]["task"] == "graph_matching"
+    assert manifest["parent"]["sha256"] == file_sha256(stage1.folder / "checkpoint" / "manifest.json")
+    history = read_history(stage2.folder / "checkpoint")
+    assert [stage["name"] for stage in history] == ["graph_matching", "node_classification"]
+    assert history[0] == read_history(stage1.folder / "checkpoint")[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "moving"),
+    [
+        (["experiment=stage1"], ["projector.", "modality_tokens."]),
+        (["experiment=stage1", "model/tower=graph_transformer"], ["projector.", "modality_tokens."]),
+        (["experiment=stage2/node_classification", "stage1=null", "model/lora=none"], ["projector.", "modality_tokens."]),
+        (["experiment=stage2/node_classification", "stage1=null"], ["projector.", "modality_tokens.", "lora_"]),
+        (
+            ["experiment=stage1", "model/tower=graph_transformer", "++model.tower.train=true"],
+            ["projector.", "modality_tokens.", "tower.W_P.", "tower.gtLayers.", "tower.inverW_P."],
+        ),
+    ],
+    ids=["stage1", "stage1 with a frozen tower", "stage2 frozen", "stage2 with adapters", "stage1 with the tower"],
+)
+def test_what_shall_move_moves_and_nothing_else(train: Train, overrides: list[str], moving: list[str]) -> None:
+    done = train(*overrides, "dataset.sampler.hops=1")
+    after = done.after
+    assert after.keys() == done.before.keys()
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, done.before[name])}
+    assert moved == {name for name in after if any(part in name for part in moving)}
+    assert len(moved) < len(after)
+    for part in moving:
+        assert any(part in name for name in moved)
+
+
+# Interruptions.
+
+
+def test_killed_and_resumed_is_as_if_never_stopped(data: list[str], tmp_path: Path) -> None:
+    steps, last = 30, random.randint(3, 12)
+    overrides = [
+        *data,
+        *STAGE2,
+        "seed=3",
+        "model/tower=graph_transformer",
+        "model.projector.dropout=0.2",
+        "++model.lora.dropout=0.2",
+        "task.text_dropout=0.5",
+        f"runner.max_steps={steps}",
+        "runner.global_batch_size=4",
+        "runner.micro_batch_size=2",
+        "runner.save_every=2",
+    ]
+    whole = run(tmp_path / "whole", overrides)
+
+    killed = tmp_path / "killed"
+    process = start(tmp_path, *overrides, f"hydra.run.dir={killed}")
+    waited = time.monotonic()
+    while len(MetricsFile.read(killed / "metrics.jsonl")) < last and process.poll() is None and time.monotonic() - waited < WAIT:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == -signal.SIGKILL, output
+    assert not (killed / "checkpoint").exists()
+    assert newest_resumable(killed) is not None
+    before = MetricsFile.read(killed / "metrics.jsonl")
+    assert last <= len(before) < steps
+
+    finish(tmp_path, f"resume={killed}")
+    context = f"killed when {last} steps were logged"
+    assert [line["step"] for line in MetricsFile.read(killed / "metrics.jsonl")] == list(range(steps)), context
+    assert [line["train/loss"] for line in MetricsFile.read(killed / "metrics.jsonl")] == pytest.approx(
+        [line["train/loss"] for line in whole.lines], abs=1e-6
+    ), context
+    assert_same(tensors(killed), tensors(whole.folder), tolerance=1e-6)
+    assert list(tmp_path.glob("killed/.*.ckpt")) == []
+    assert read_history(killed / "checkpoint")[0]["steps"] == list(range(1, steps + 1))
+
+
+def resumed(folder: Path) -> Trained:
+    return run(folder, [f"resume={folder}"])
+
+
+def test_resuming_before_the_first_resumable_checkpoint_starts_anew(train: Train) -> None:
+    done = train(*STAGE2)
+    expected = tensors(done.folder)
+    assert newest_resumable(done.folder) is None
+    assert_same(tensors(resumed(done.folder).folder), expected)
+
+
+@pytest.mark.xfail(strict=True, reason="train() forgets metrics only where there is a resumable checkpoint")
+@pytest.mark.parametrize("torn", ["", '{"step": 3, "train/lo'], ids=["whole lines", "a torn line"])
+def test_starting_anew_forgets_the_old_metrics(train: Train, torn: str) -> None:
+    done = train(*STAGE2)
+    with (done.folder / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert [line["step"] for line in resumed(done.folder).lines] == [0, 1, 2]
+
+
+def test_resuming_forgets_a_torn_line(train: Train) -> None:
+    done = train(*STAGE2, "runner.save_every=2")
+    expected = done.lines
+    with (done.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "train/lo')
+    lines = resumed(done.folder).lines
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert [line["train/loss"] for line in lines] == [line["train/loss"] for line in expected]
+
+
+def test_only_the_newest_resumable_checkpoint_is_kept(train: Train) -> None:
+    done = train("runner.max_steps=5", "runner.save_every=2")
+    assert [path.name for path in (done.folder / "resume").iterdir()] == ["step=4.ckpt"]
+
+
+def test_a_resumable_checkpoint_holds_what_trains_and_loads_as_data(train: Train) -> None:
+    done = train(*STAGE2, "runner.save_every=3")
+    path = newest_resumable(done.folder)
+    assert path is not None
+    content = torch.load(path, weights_only=True)
+    assert content["global_step"] == 3
+    assert content["state_dict"].keys() == {f"model.{name}" for name in done.model.trainable_state()}
+    for name, parameter in done.model.trainable_state().items():
+        assert torch.equal(content["state_dict"][f"model.{name}"], parameter)
+
+
+@pytest.mark.xfail(strict=True, reason="a frozen tower is in no resumable checkpoint, and train() does not load stage 1 when it resumes")
+def test_resuming_keeps_the_tower_of_stage1(train: Train) -> None:
+    tower = "model/tower=graph_transformer"
+    stage1 = train("experiment=stage1", tower, "seed=1")
+    stage2 = train("experiment=stage2/node_classification", tower, f"stage1={stage1.folder}", "seed=2", "runner.save_every=2")
+    expected = tensors(stage2.folder)
+    assert_same(tensors(resumed(stage2.folder).folder), expected)
+
+
+def test_resuming_with_another_model_is_refused(train: Train) -> None:
+    done = train(*STAGE2, "runner.save_every=2")
+    path = done.folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"]["lora"] = {"rank": 0}
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(CheckpointError, match=r"The checkpoint to resume does not fit this configuration: '.*lora.*' is in only one"):
+        resumed(done.folder)
+
+
+@pytest.mark.xfail(strict=True, raises=GraphGPTError, reason="what Lightning adds to a child's command line counts as other settings")
+def test_a_second_process_may_resume_too(train: Train) -> None:
+    """Lightning starts the processes of a DDP run with these arguments at the end."""
+    folder = train().folder
+    added = [f'hydra.run.dir="{folder}"', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
+    assert check_command_line(ExperimentConfig, "train", [f"resume={folder}", *added])
+
+
+# Several processes.
+
+
+def test_two_processes_train_what_one_does(data: list[str], tmp_path: Path) -> None:
+    steps = [*data, *STAGE2, "runner.max_steps=3", "runner.global_batch_size=8", "runner.save_every=0"]
+    alone = run(tmp_path / "alone", [*steps, "runner.micro_batch_size=4"])
+    two = ["runner.strategy=ddp", "runner.devices=2", "runner.micro_batch_size=2"]
+    finish(tmp_path, *steps, *two, f"hydra.run.dir={tmp_path / 'two'}")
+    assert_same(tensors(tmp_path / "two"), tensors(alone.folder), tolerance=1e-5)
+    lines = MetricsFile.read(tmp_path / "two" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert [line["train/loss"] for line in lines] == pytest.approx([line["train/loss"] for line in alone.lines], rel=1e-5)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="W_pos takes part only where use_position is set; DDP waits for the gradient of every trained weight"
+)
+def test_every_trained_weight_gets_a_gradient(train: Train) -> None:
+    """What has none stops a run of several processes at its second step."""
+    done = train("model/tower=graph_transformer", "++model.tower.train=true", "runner.max_steps=1")
+    assert [name for name, parameter in done.model.trainable_state().items() if torch.equal(parameter, done.before[name])] == []
+
+
+# What goes wrong while it runs.
+
+
+@pytest.mark.parametrize("part", ["projector", "tokens"])
+def test_a_loss_that_is_not_finite_stops_the_run(train: Train, part: str) -> None:
+    with pytest.raises(GraphGPTError, match=r"^The loss is (nan|inf) at step 1, samples (n\d+, ){3}n\d+: lower runner\.lr\.$"):
+        train(f"runner.lr.{part}=1e39", "runner.clip=0", "runner.warmup=0")
+
+
+def test_a_sample_that_is_too_long_stops_the_run(train: Train) -> None:
+    sentence = (
+        r"^Sample 'n\d+' has \d+ tokens, more than model\.max_length=64; raise it, or lower task\.max_chars or dataset\.sampler\.fanout\.$"
+    )
+    with pytest.raises(DataError, match=sentence):
+        train("model.max_length=64")
+
+
+@pytest.mark.xfail(strict=True, reason="torch's DataLoader puts the worker's traceback into the message")
+def test_a_sample_that_is_too_long_stops_the_run_in_a_worker_too(train: Train) -> None:
+    with pytest.raises(DataError) as caught:
+        train("model.max_length=64", "runner.workers=1")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_workers_change_nothing(train: Train) -> None:
+    alone, with_worker = train(*STAGE2), train(*STAGE2, "runner.workers=1")
+    assert_same(tensors(with_worker.folder), tensors(alone.folder))
+
+
+@pytest.mark.xfail(strict=True, reason="only the prefix of a target is looked at; Hydra's own exception ends the run with exit code 1")
+def test_an_optimizer_that_does_not_exist_is_a_users_mistake(train: Train) -> None:
+    with pytest.raises(GraphGPTError, match=r"runner\.optimizer.*AdamWW"):
+        train("runner.optimizer._target_=torch.optim.AdamWW")
+
+
+def test_another_optimizer(train: Train) -> None:
+    done = train("runner.optimizer={_target_: torch.optim.SGD, weight_decay: 0.1}", "++runner.optimizer.momentum=0.5")
+    assert len(done.lines) == 3
+
+
+def test_a_graph_without_training_nodes_is_refused(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "nodes.csv").write_text("id,title,label,split\n" + "".join(f"n{i},T {i},A,test\n" for i in range(9)))
+    (tmp_path / "edges.csv").write_text("source,target\nn0,n1\n")
+    given = [f"dataset.nodes={tmp_path}/nodes.csv", f"dataset.edges={tmp_path}/edges.csv", "dataset.split.name=given"]
+    with pytest.raises(DataError, match=r"^The train split of the graph 'csv' is empty"):
+        train(*given)
+
+
+def test_the_environment_is_passed_on() -> None:
+    """The processes started here find the tests' cache."""
+    assert "GRAPHGPT_CACHE" in os.environ
