@@ -15,8 +15,9 @@ def main(composed: DictConfig) -> None:
     from graphgpt.runners.evaluation import evaluate
 
     config = read_composed(EvaluationConfig, composed)
-    experiment = read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint))
-    task = build_task(experiment, config.dataset)
+    asked = {"dataset": config.dataset} if config.dataset else {}
+    experiment = read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint) | asked)
+    task = build_task(experiment)
     model = build_model(experiment, task)
     load_checkpoint(model, config.checkpoint)
     evaluate(model, task, config, run_folder())

@@ -16,14 +16,13 @@ from graphgpt.task import Task
 log = logging.getLogger(__name__)
 
 
-def build_task(experiment: Any, dataset: Any | None = None) -> Task:
-    """The experiment's task on its graph, or on another dataset's.
+def build_task(experiment: Any) -> Task:
+    """The experiment's task on its graph.
 
     Raises:
         DataError: the data cannot be used.
     """
-    dataset = dataset or experiment.dataset
-    llm = experiment.model.llm
+    dataset, llm = experiment.dataset, experiment.model.llm
     graph = open_graph(
         DATASETS.build(dataset),
         TEXT_ENCODERS.build(dataset.text_encoder),

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
+from graphgpt.checkpoints.folder import checkpoint_problems, hand_over_problems
 from graphgpt.errors import ConfigError, GraphGPTError, nearest
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
 from graphgpt.schema import MISSING, Registered, configclass, parse
@@ -44,12 +44,6 @@ class ExperimentConfig:
     """Run folder to go on in."""
     plugins: list[str] = Field(default_factory=list)
     """Modules that register more classes."""
-
-    def problems(self) -> list[str]:
-        """What does not fit together between the parts, seen before any weight is read; each part has checked itself."""
-        from graphgpt.checkpoints.folder import hand_over_problems
-
-        return [] if self.stage1 is None else hand_over_problems(self.stage1, self.model)
 
 
 @configclass
@@ -89,11 +83,6 @@ class EvaluationConfig:
     plugins: list[str] = Field(default_factory=list)
     """Modules that register more classes."""
 
-    def problems(self) -> list[str]:
-        from graphgpt.checkpoints.folder import checkpoint_problems
-
-        return checkpoint_problems(self.checkpoint, "checkpoint")
-
 
 def read_config(cls: type[C], data: dict[str, Any]) -> C:
     """A typed configuration from plain data, e.g. from a checkpoint's ``config.yaml``. Data only: nothing is instantiated.
@@ -104,8 +93,11 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
     load_plugins(data.get("plugins") or [])
     problems: list[str] = []
     config = parse(cls, data, problems)
-    if config is not None and not problems:
-        problems = config.problems()
+    for key in ("stage1", "checkpoint"):
+        if isinstance(folder := data.get(key), str) and folder != MISSING:
+            problems += checkpoint_problems(folder, key)
+    if isinstance(config, ExperimentConfig) and config.stage1 is not None and not problems:
+        problems += hand_over_problems(config.stage1, config.model)
     if config is None or problems:
         raise ConfigError(problems)
     return config
@@ -135,7 +127,7 @@ def _resumed(folder: str) -> dict[str, Any]:
 def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> C:
     """Compose and check a command line's overrides as a whole, before Hydra runs the program.
 
-    Hydra stops at the first override it cannot place. Here each such override is noted and left out, so that the report
+    Hydra stops at the first choice that does not exist. Here each such choice is noted and left out, so that the report
     names everything that is wrong.
 
     Args:
@@ -148,10 +140,10 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+    from hydra.errors import HydraException, MissingConfigException
 
+    register_resolvers()
     problems: list[str] = []
-    unknown: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
         try:
@@ -159,7 +151,12 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
         except HydraException as error:
             problems.append(f"'{argument}': cannot be read as key=value ({str(error).splitlines()[0]}).")
             continue
-        overrides.append(f"{override.key_or_group}={next(override.sweep_string_iterator())}" if override.is_sweep_override() else argument)
+        key = override.key_or_group
+        value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        if not key or (_is_group(key) and value is None and not isinstance(override.value(), str | None)):
+            problems.append(f"'{argument}': cannot be read as key=value or group=option.")
+            continue
+        overrides.append(addable(argument if value is None else f"{key}={value}"))
 
     with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
         while True:
@@ -169,37 +166,33 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
             except MissingConfigException as error:
                 missing = error.missing_cfg_file or ""
                 culprit = next((o for o in overrides if o.lstrip("+~").replace("=", "/", 1) == missing), None)
-                group, _, name = missing.rpartition("/")
-                if culprit:
-                    group, name = culprit.split("=", 1)
+                group, name = culprit.split("=", 1) if culprit else missing.rsplit("/", 1)
                 problems.append(f"{group}: there is no '{name}'. {nearest(name, _options(group))}")
-            except ConfigCompositionException as error:
-                key = _misplaced_key(str(error))
-                culprit = next((o for o in overrides if key and o.lstrip("+~").startswith(f"{key}=")), None)
-                if culprit:
-                    unknown.append(key)
-                else:
-                    problems.append(" ".join(str(error).split()))
-            if culprit is None:
-                raise ConfigError(problems)
-            overrides.remove(culprit)
-    problems += [f"{key}: unknown key. {_nearest_key(composed, key)}".rstrip() for key in unknown]
+                if culprit is None:
+                    raise ConfigError(problems) from error
+                overrides.remove(culprit)
+            except (HydraException, ValueError) as error:
+                raise ConfigError([*problems, " ".join(str(error).split())]) from error
     try:
         config = read_composed(cls, composed)
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems]) from error
+    others = [o.lstrip("+") for o in overrides if not o.lstrip("+").startswith(("resume=", "hydra.", "hydra/"))]
+    if cls is ExperimentConfig and composed.get("resume") and others:
+        problems.append(f"resume: goes on with the settings of {composed.resume}; drop {', '.join(others)}.")
     if problems:
         raise ConfigError(problems)
-    if cls is ExperimentConfig and composed.get("resume") and len(overrides) > 1:
-        others = ", ".join(o for o in overrides if not o.startswith("resume="))
-        raise ConfigError([f"resume: goes on with the settings of {composed.resume}; drop {others}."])
     return config
 
 
-def _misplaced_key(message: str) -> str:
-    """The key of the override that Hydra says it cannot place."""
-    found = re.search(r"Could not (?:override|append to config\.|delete from config\.|append value to config at) ?'?([\w.@/]+)", message)
-    return found[1] if found else ""
+def addable(override: str) -> str:
+    """An override of a value so that Hydra takes it even where no file spells the key; whether it exists, the schema says."""
+    key = override.partition("=")[0]
+    return override if key.startswith(("+", "~")) or _is_group(key) else f"++{override}"
+
+
+def _is_group(key: str) -> bool:
+    return "/" in key or "@" in key or (CONFIG_DIR / key).is_dir()
 
 
 def _options(group: str) -> list[str]:
@@ -208,16 +201,11 @@ def _options(group: str) -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
-def _nearest_key(composed: DictConfig, key: str) -> str:
-    """The hint for an unknown key: the nearest key beside it, spelled in full; a wrong parent is named itself."""
-    node: Any = composed
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(node, DictConfig) or part not in node:
-            known = [".".join([*parts[:depth], str(k)]) for k in node] if isinstance(node, DictConfig) else []
-            return nearest(".".join(parts[: depth + 1]), known)
-        node = node[part]
-    return ""
+def register_resolvers() -> None:
+    """The interpolations that our config files use."""
+    OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True)
+    # OmegaConf's own ??? does not override a value that is there; this does.
+    OmegaConf.register_new_resolver("graphgpt.must_be_given", lambda: MISSING, replace=True)
 
 
 def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> None:
@@ -225,9 +213,7 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
 
     Hydra's own flags (``--help``, ``--cfg``, ``--info``, another config folder) go to Hydra unchecked.
     """
-    OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True)
-    # OmegaConf's own ??? does not override a value that is there; this does.
-    OmegaConf.register_new_resolver("graphgpt.must_be_given", lambda: MISSING, replace=True)
+    register_resolvers()
     flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     with user_errors():
@@ -240,6 +226,7 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
                         "run the whole sweep; use runner.devices=1, or start the runs one by one."
                     ]
                 )
+            sys.argv[1:] = [*flags, *map(addable, overrides)]
         program()
 
 
@@ -255,5 +242,5 @@ class user_errors(contextlib.ContextDecorator):
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, GraphGPTError):
-            print(f"{error}", file=sys.stderr)
+            print(error, file=sys.stderr)
             sys.exit(2)

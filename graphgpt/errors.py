@@ -10,6 +10,10 @@ class GraphGPTError(Exception):
     Programs catch this class at their outermost level, print it without a traceback and leave with exit code 2.
     """
 
+    def __init__(self, message: str) -> None:
+        # From a worker process, torch raises the same class with the worker's traceback as the message.
+        super().__init__(message.rstrip().rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2])
+
 
 class ConfigError(GraphGPTError):
     """Everything that is wrong with a configuration, in one report.
@@ -34,10 +38,10 @@ class CheckpointError(GraphGPTError):
     """A checkpoint folder that is incomplete, damaged or made for something else."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The hint that follows an unknown word: the nearest known one, else all of them (as a sentence, or empty)."""
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The hint that follows an unknown word: the nearest known one after ``prefix``, else all of them (a sentence, or empty)."""
     names = sorted(known)
     matches = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if matches:
-        return f"Did you mean '{matches[0]}'?"
+        return f"Did you mean '{prefix}{matches[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""

@@ -114,7 +114,7 @@ def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
     at = ".".join(filter(None, [key, *loc]))
     kind, value = detail["type"], detail["input"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{at}: unknown key. {nearest(loc[-1], _field_names(cls, loc[:-1]))}"
+        return f"{at}: unknown key. {nearest(loc[-1], _field_names(cls, loc[:-1]), at.removesuffix(loc[-1]))}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return _must_be_given(at)
     if kind == "literal_error":

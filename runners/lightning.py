@@ -141,7 +141,8 @@ class LightningRunner:
         quiet_libraries()
         torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.processes))
         resume = newest_resumable(folder) if experiment.resume else None
-        if experiment.stage1 is not None and resume is None:
+        if experiment.stage1 is not None:
+            # Also when resuming, which brings back only what training moves: a frozen tower's weights are stage 1's.
             load_checkpoint(model, experiment.stage1)
         module = GraphLLMModule(model, config, experiment.seed)
         metrics = MetricsFile(folder / "metrics.jsonl")
@@ -168,6 +169,7 @@ class LightningRunner:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
+            enable_checkpointing=bool(config.save_every),
             callbacks=callbacks,
             logger=[metrics, *(build_leaf(item, "runner.loggers", save_dir=str(folder)) for item in config.loggers.values() if item)],
             default_root_dir=folder,
@@ -178,7 +180,7 @@ class LightningRunner:
         started = time.monotonic()
         if resume is not None:
             log.info("Resuming from %s", resume)
-            metrics.forget_after(_step_of(resume))
+        metrics.forget_after(_step_of(resume) if resume is not None else 0)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
         checkpoint = folder / "checkpoint"

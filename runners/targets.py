@@ -1,29 +1,64 @@
 """Third-party leaves of the config (optimizer, callbacks, loggers), instantiated by Hydra behind an allow-list."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from graphgpt.errors import GraphGPTError
 
-#: What a config may instantiate.
+#: Where the classes are defined that a config may instantiate.
 ALLOWED = ("graphgpt.", "torch.optim.", "lightning.pytorch.", "bitsandbytes.optim.")
 
 
-def target_problems(node: dict[str, Any] | None, key: str) -> list[str]:
-    """What is wrong with a leaf's ``_target_``: one sentence, or none."""
-    target = str((node or {}).get("_target_", ""))
-    if node is None or target.startswith(ALLOWED):
+def target_problems(node: Any, key: str) -> list[str]:
+    """What is wrong with the targets in a leaf, however deep: one sentence each. Imports nothing."""
+    if node is None:
         return []
-    return [f"{key}._target_: '{target}' is not allowed; it must begin with one of {', '.join(ALLOWED)}."]
+    targets = list(_targets(node, key))
+    if f"{key}._target_" not in dict(targets):
+        targets.insert(0, (f"{key}._target_", ""))
+    return [
+        f"{at}: '{target}' is not allowed; it must begin with one of {', '.join(ALLOWED)}."
+        for at, target in targets
+        if not target.startswith(ALLOWED) or not _names_a_class(target)
+    ]
 
 
 def build_leaf(node: dict[str, Any], key: str, **arguments: Any) -> Any:
     """Instantiate a leaf.
 
     Raises:
-        GraphGPTError: its ``_target_`` is outside the allow-list.
+        GraphGPTError: a target is outside the allow-list, does not exist, is not a class defined there, or refuses its arguments.
     """
-    from hydra.utils import instantiate
+    from hydra.utils import get_object, instantiate
 
     for problem in target_problems(node, key):
         raise GraphGPTError(problem)
-    return instantiate(node, _convert_="all", **arguments)
+    try:
+        for at, target in _targets(node, key):
+            found = get_object(target)
+            if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED):
+                raise GraphGPTError(f"{at}: '{target}' is not a class of an allowed package.")
+        return instantiate(node, _convert_="all", **arguments)
+    except GraphGPTError:
+        raise
+    except Exception as error:
+        raise GraphGPTError(f"{key}: cannot build '{node['_target_']}': {str(error).splitlines()[0]}") from error
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every ``_target_`` at or below a node, with its config key."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "_target_":
+                yield f"{key}._target_", str(value)
+            else:
+                yield from _targets(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _targets(value, f"{key}.{i}")
+
+
+def _names_a_class(target: str) -> bool:
+    """Whether the last part looks like a class and no part before it like anything but a module."""
+    *modules, name = target.split(".")
+    return name[:1].isupper() and all(part.islower() for part in modules)

@@ -23,14 +23,16 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from torch import Tensor
 
 import graphgpt
 from graphgpt.errors import CheckpointError
 from graphgpt.files import atomic_folder, file_sha256, write_json, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -88,9 +90,7 @@ def checkpoint_problems(path: str, key: str) -> list[str]:
 
 def hand_over_problems(path: str, model: Any) -> list[str]:
     """What keeps a model of this configuration from starting at the checkpoint ``stage1``; reads no weights."""
-    problems = checkpoint_problems(path, "stage1")
-    if problems:
-        return problems
+    problems: list[str] = []
     made_for = read_manifest(find_checkpoint(path))["model"]
     if made_for["llm"]["path"] != model.llm.path:
         problems.append(
@@ -250,7 +250,7 @@ def _verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise CheckpointError(f"{file} does not match its checksum: it was changed or damaged.")
 
 
-def _check_fit(folder: Path, part: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+def _check_fit(folder: Path, part: str, theirs: "Mapping[str, Tensor]", ours: "Mapping[str, Tensor]") -> None:
     if missing := sorted(ours.keys() - theirs.keys()):
         raise CheckpointError(
             f"{folder} does not fit: its {part} has no '{missing[0]}' ({len(missing)} of {len(ours)} tensors are missing)."

@@ -1,7 +1,8 @@
 """A graph whose nodes carry text, as it lies in memory and on disk."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -120,16 +122,19 @@ class TextAttributedGraph:
         """Open a saved graph, memory-mapped: the time does not grow with the graph.
 
         Raises:
-            DataError: a file is missing, or was written by a newer version.
+            DataError: a file is missing or damaged, or was written by a newer version.
         """
         for name in ("card.json", "graph.safetensors", "text.arrow"):
             if not (folder / name).is_file():
                 raise DataError(f"{folder} is not a graph folder: {name} is missing.")
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        with _reading(folder / "card.json") as path:
+            card = json.loads(path.read_text(encoding="utf-8"))
+        with _reading(folder / "graph.safetensors") as path:
+            tensors = load_file(path)
+        with _reading(folder / "text.arrow") as path:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
         if card["format"] > FORMAT:
             raise DataError(f"{folder / 'card.json'} has format {card['format']}; this version reads up to {FORMAT}: update graphgpt.")
-        tensors = load_file(folder / "graph.safetensors")
-        table = pa.ipc.open_file(pa.memory_map(str(folder / "text.arrow"))).read_all().combine_chunks()
         ids, titles, bodies = (
             column.chunk(0) if column.num_chunks else pa.array([], pa.large_string())
             for column in (table["id"], table["title"], table["body"])
@@ -145,6 +150,15 @@ class TextAttributedGraph:
             card=card,
             split=tensors.get("split"),
         )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Says which file it was that could not be read."""
+    try:
+        yield path
+    except (ValueError, SafetensorError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} is damaged ({error}); delete {path.parent} to have it made again.") from error
 
 
 def build_graph(

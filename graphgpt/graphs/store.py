@@ -36,9 +36,10 @@ def open_graph(
         built = dataset.build()
         if built.x is not None:
             built = built.with_features(built.x)
-        built.save(folder)
         if built.x is not None:
+            # Before the graph: a graph found without its own features would be taken to have none.
             _save_features(built, folder.name)
+        built.save(folder)
         graph = TextAttributedGraph.open(folder)
 
     given = cache_dir() / "features" / folder.name

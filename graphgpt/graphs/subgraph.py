@@ -16,8 +16,8 @@ class Subgraph:
 
     Args:
         nodes: Global node numbers, the centre first, then hop by hop, shape ``[k]``, int64.
-        edge_index: Positions in ``nodes``, shape ``[2, e]``, int64; row 0 is the neighbour, row 1 the node it was sampled for,
-            one hop closer to the centre (the direction in which GraphGPT's files store them).
+        edge_index: Positions in ``nodes``, shape ``[2, e]``, int64; row 0 is the neighbour, row 1 the node it was sampled for
+            (the direction in which GraphGPT's files store them).
         num_tokens: 1 to k.
     """
 
@@ -74,7 +74,8 @@ def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
 def _sample(
     rowptr: np.ndarray, col: np.ndarray, centre: int, hops: int, fanout: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    state, _ = _next(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(centre))
+    # The mixed bits: neighbouring seeds must not give shifted copies of one stream.
+    _, state = _next(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(centre))
     nodes = [np.int64(centre)]
     place = {np.int64(centre): np.int64(0)}
     source = [np.int64(0) for _ in range(0)]

@@ -1,5 +1,6 @@
 """Low-rank adapters on the language model, by peft."""
 
+import warnings
 from typing import Any, Literal
 
 from pydantic import Field
@@ -29,10 +30,13 @@ def add_lora(llm: Any, config: LoraConfig) -> Any:
     from peft import get_peft_model
 
     targets = "all-linear" if config.targets == "all_linear" else ["q_proj", "v_proj"]
-    return get_peft_model(
-        llm,
-        PeftLoraConfig(task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets),
+    adapters = PeftLoraConfig(
+        task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
     )
+    with warnings.catch_warnings():
+        # peft still asks transformers by a name that is going away; nothing that a user could change.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(llm, adapters)
 
 
 def train_adapters(llm: Any, mode: bool) -> None:

@@ -76,12 +76,12 @@ class Processor:
             DataError: placeholders and inputs differ in number, nothing is supervised, or the sequence is too long; the
                 message names the sample.
         """
-        example = self._assemble(instruction, self.template.render(instruction.messages))
-        if all(label == IGNORE for label in example.labels):
+        last = instruction.messages[-1]
+        if last.role != "assistant" or not last.content.strip():
             raise DataError(
-                f"Sample '{instruction.id}' has no answer to learn from: its last message must be the assistant's and not empty."
+                f"Sample '{instruction.id}' has no answer to learn from: its last message must be the assistant's, and not empty."
             )
-        return example
+        return self._assemble(instruction, self.template.render(instruction.messages))
 
     def prompt(self, instruction: Instruction) -> Example:
         """Tokenise up to where the last answer begins; what stands there as the answer does not matter."""
@@ -91,7 +91,8 @@ class Processor:
         # A mark keeps the place of the answer even where it is empty.
         pieces = self.template.render((*messages[:-1], Message("assistant", "@")))
         last = max(i for i, piece in enumerate(pieces) if piece.supervised and not piece.literal)
-        return self._assemble(instruction, [replace(piece, supervised=False) for piece in pieces[:last]])
+        example = self._assemble(instruction, pieces[:last])
+        return replace(example, labels=(IGNORE,) * len(example.ids))
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Token ids of an answer with the sign that ends it, exactly as in training."""

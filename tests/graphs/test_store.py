@@ -155,9 +155,6 @@ def test_interrupted_encoding_leaves_no_features(cache: Path, monkeypatch: pytes
     assert (dataset.built, encoder.runs) == (0, 1)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="open_graph() saves the graph before the features that came with it: stopped between, it forgets they exist"
-)
 def test_interruption_between_graph_and_features_does_not_lose_the_features_of_the_data(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

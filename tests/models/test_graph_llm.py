@@ -212,9 +212,6 @@ def test_text_only_batch_gives_zero_gradients_to_idle_parts(
         assert not parameter.grad.any(), name
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tower.W_pos is trainable but unused where use_position is false: a graph batch leaves its gradient None"
-)
 def test_trained_tower_can_be_trained_by_every_process_of_a_distributed_run(
     tiny_model: MakeModel, samples: dict[str, list[Instruction]]
 ) -> None:

@@ -144,7 +144,6 @@ def test_nothing_supervised_is_refused(template: str) -> None:
         processor(template)(instruction("Only a question"))
 
 
-@pytest.mark.xfail(strict=True, reason="an empty answer passes: its end sign is supervised, which is all that the check looks for")
 @pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
 def test_an_empty_answer_is_refused(template: str) -> None:
     """As the message of the refusal says."""
@@ -152,7 +151,6 @@ def test_an_empty_answer_is_refused(template: str) -> None:
         processor(template)(instruction("A question", ""))
 
 
-@pytest.mark.xfail(strict=True, reason="only the absence of any answer is noticed, not that the last message is the user's")
 @pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
 def test_a_conversation_that_ends_with_a_question_is_refused(template: str) -> None:
     """As the message of the refusal says."""

@@ -181,7 +181,7 @@ texts = st.lists(
     ),
     max_size=4,
 ).map(lambda parts: "".join(parts).replace("<graph>", ""))
-nonempty = texts.filter(lambda text: bool(text))
+nonempty = texts.filter(str.strip)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,7 +242,7 @@ def assert_prompt_begins_training(name: str, turns: list[str]) -> None:
     assert example.ids[len(prompt.ids) :][: len(process.answer(turns[-1]))] == process.answer(turns[-1])
 
 
-short_texts = st.text("fiaton.: \n", min_size=1, max_size=4)
+short_texts = st.text("fiaton.: \n", min_size=1, max_size=4).filter(str.strip)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,7 +251,6 @@ def test_prompt_begins_the_training_ids_where_tokens_form_across_pieces(name: st
     assert_prompt_begins_training(name, [question, answer])
 
 
-@pytest.mark.xfail(strict=True, reason="prompt() joins earlier answers to their neighbours; in training they are tokenised alone")
 @pytest.mark.parametrize("name", NAMES)
 @settings(phases=[Phase.generate])
 @given(turns=st.lists(st.tuples(short_texts, short_texts), min_size=2, max_size=3))

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from graphgpt.errors import DataError
 from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, TextEncoderConfig
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import configclass
@@ -28,6 +29,8 @@ class TfidfSvd(TextEncoder):
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
+        if not any(character.isalnum() for text in texts for character in text):
+            raise DataError("dataset.text_encoder: 'tfidf_svd' finds no word in any node's text.")
         words = TfidfVectorizer(sublinear_tf=True, max_features=self.config.max_vocabulary, token_pattern=r"(?u)\b\w+\b").fit_transform(
             texts
         )

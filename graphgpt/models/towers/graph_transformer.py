@@ -75,10 +75,8 @@ class GraphTransformer(GraphTower):
 
     def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Node states, shape ``[N, output_dim]``, dtype of the weights."""
-        h = self.W_P(x)
-        if self.config.use_position:
-            h = h + self.W_pos
-        h = self.dropout(h)
+        # Times zero where it is not used: a trained parameter outside the graph would stop distributed training.
+        h = self.dropout(self.W_P(x) + self.W_pos * float(self.config.use_position))
         edges = orient(edge_index, self.config.edge_direction)
         for layer in self.gtLayers:
             h = layer(h, edges)

@@ -21,7 +21,8 @@ class VicunaV1(Template):
 
     def render(self, messages: Sequence[Message]) -> list[Piece]:
         turns = list(messages)
-        system = turns.pop(0).content if turns[0].role == "system" else (self.config.system or SYSTEM)
+        own = SYSTEM if self.config.system is None else self.config.system
+        system = turns.pop(0).content if turns[0].role == "system" else own
         pieces = [Piece(self.tokenizer.bos_token or "", literal=True), Piece(system)]
         for message in turns:
             if message.role == "user":
