@@ -109,7 +109,8 @@ class Task(ABC):
     def fill(self, **words: str) -> str:
         """The chosen wording with its words filled in."""
         names = {"domain": self.dataset.domain, "node": self.dataset.node, "category": self.dataset.category}
-        return self.config.wordings[self.config.wording].format_map(names | words)
+        wording: str = self.config.wordings[self.config.wording]
+        return wording.format_map(names | words)
 
     def cut(self, text: str) -> str:
         """At most ``max_chars`` characters of a text, on one line, cut between words. A placeholder in it is disarmed."""

@@ -27,7 +27,7 @@ from graphgpt.runners.data import chunks, mix
 from graphgpt.runners.lightning import make_processor, quiet_libraries
 from graphgpt.runners.report import Report, Row, Sample, Stage, score_table, write_report
 from graphgpt.task import Prediction, Task
-from graphgpt.tasks.node_classification import classification_metrics
+from graphgpt.tasks.node_classification import bootstrap_intervals, classification_metrics
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
     if config.without_graph:
         variants["Graph tokens removed"] = make_processor(model, "removed")
 
-    metrics: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     rows: list[Row] = []
     first: list[Prediction] = []
     for name, processor in variants.items():
@@ -66,13 +66,17 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
         write_text(
             folder / f"predictions{suffix}.jsonl", "".join(json.dumps(_record(task, p), ensure_ascii=False) + "\n" for p in predictions)
         )
-        metrics[name] = task.metrics(predictions)
         if task.candidates:
             note = "this model" if processor.graph_tokens == "kept" else "the same model, text only"
-            rows.append(_row(name, _truth(predictions), np.array([p.scores for p in predictions]), config, note, is_model=True))
+            values = np.array([p.scores for p in predictions])
+            row, metrics[name] = _row(name, _truth(predictions), values, config, note, is_model=True)
+            rows.append(row)
+        else:
+            metrics[name] = task.metrics(predictions)
     if task.candidates and config.baselines:
         for name, values in baseline_scores(task.graph, task.items("train"), items, config.seed):
-            rows.append(_row(name, _truth(first), values, config))
+            row, metrics[name] = _row(name, _truth(first), values, config)
+            rows.append(row)
     result = {
         "task": task.config.name,
         "graph": task.graph.card["name"],
@@ -142,15 +146,6 @@ def predict(
     return [found[i] for i in range(len(prompts))]
 
 
-def accuracy_interval(correct: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
-    """95% bootstrap interval of a mean (percentile method); None without resamples. ``correct``: shape ``[n]``, bool."""
-    if resamples == 0:
-        return None
-    draws = np.random.RandomState(seed).randint(0, len(correct), size=(resamples, len(correct)))
-    low, high = np.percentile(correct[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _draw(task: Task, config: Any) -> Tensor:
     items = task.items(config.split)
     if not len(items):
@@ -171,10 +166,14 @@ def _truth(predictions: Sequence[Prediction]) -> np.ndarray:
     return np.array([p.truth for p in predictions])
 
 
-def _row(name: str, truth: np.ndarray, scores: np.ndarray, config: Any, note: str = "", is_model: bool = False) -> Row:
+def _row(
+    name: str, truth: np.ndarray, scores: np.ndarray, config: Any, note: str = "", is_model: bool = False
+) -> tuple[Row, dict[str, Any]]:
+    """A line of the table, and what scores.json says about it."""
     metrics = classification_metrics(truth, scores)
-    interval = accuracy_interval(scores.argmax(axis=1) == truth, config.bootstrap, config.seed)
-    return Row(name=name, interval=interval, note=note, is_model=is_model, **metrics)
+    intervals = bootstrap_intervals(truth, scores, config.bootstrap, config.seed)
+    row = Row(name=name, interval=intervals.get("accuracy"), note=note, is_model=is_model, **metrics)
+    return row, {**metrics, "intervals": intervals}
 
 
 def _record(task: Task, prediction: Prediction) -> dict[str, Any]:

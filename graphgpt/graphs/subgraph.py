@@ -60,7 +60,7 @@ def sample_subgraph(
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     """One step of SplitMix64 (Steele et al., 2014): new state and 64 random bits."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -70,7 +70,7 @@ def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     return state, z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _sample(
     rowptr: np.ndarray, col: np.ndarray, centre: int, hops: int, fanout: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -83,7 +83,7 @@ class GraphLLM(nn.Module):
     def embed(self, input_ids: Tensor, inputs: Any | None) -> Tensor:
         """Embeddings of ids of any shape, with tower states at the patches (in row-major order): ``[*, d]``."""
         table = self.llm.get_input_embeddings()
-        embedded = table(input_ids.clamp(min=0))
+        embedded: Tensor = table(input_ids.clamp(min=0))
         dtype = embedded.dtype
         own = self.modality_tokens.holds(input_ids)
         embedded = embedded.masked_scatter(own[..., None], self.modality_tokens(input_ids[own]).to(dtype))
@@ -121,13 +121,13 @@ class GraphLLM(nn.Module):
 
         A mean per sample first, so that the loss of a global batch does not depend on how it is cut into smaller ones.
         """
-        total, count = self(batch)
+        total, count = self.forward(batch)
         return -(total / count).mean()
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Example], candidates: Sequence[Sequence[int]]) -> Tensor:
         """Log-likelihood of every candidate answer (token ids) after every prompt, shape ``[b, c]``, float32, on the CPU."""
-        total, _ = self(scoring_batch(prompts, candidates, self.tower.collate).to(self.device))
+        total, _ = self.forward(scoring_batch(prompts, candidates, self.tower.collate).to(self.device))
         return total.view(len(prompts), len(candidates)).cpu()
 
     @torch.inference_mode()

@@ -83,4 +83,5 @@ def orient(edge_index: Tensor, direction: EdgeDirection) -> Tensor:
         return edge_index
     if direction == "reversed":
         return edge_index.flip(0)
-    return torch.cat([edge_index, edge_index.flip(0)], dim=1).unique(dim=1)
+    both: Tensor = torch.cat([edge_index, edge_index.flip(0)], dim=1).unique(dim=1)
+    return both

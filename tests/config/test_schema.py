@@ -108,9 +108,9 @@ def test_the_string_below_a_field_describes_it() -> None:
     [
         ({"titel": "b"}, "titel: unknown key. Did you mean 'title'?"),
         ({"zzz": 1}, "zzz: unknown key. Known: copies, pen, second_pen, shape, tags, title."),
-        ({"pen": {"widht": 1}}, "pen.widht: unknown key. Did you mean 'width'?"),
-        ({"second_pen": {"widht": 1}}, "second_pen.widht: unknown key. Did you mean 'width'?"),
-        ({"shape": {"name": "circle", "radius": 1, "raduis": 2}}, "shape.raduis: unknown key. Did you mean 'radius'?"),
+        ({"pen": {"widht": 1}}, "pen.widht: unknown key. Did you mean 'pen.width'?"),
+        ({"second_pen": {"widht": 1}}, "second_pen.widht: unknown key. Did you mean 'second_pen.width'?"),
+        ({"shape": {"name": "circle", "radius": 1, "raduis": 2}}, "shape.raduis: unknown key. Did you mean 'shape.radius'?"),
         ({"title": MISSING}, "title: must be given (title=...)."),
         ({"copies": MISSING}, "copies: must be given (copies=...)."),
         ({"pen": {"width": MISSING}}, "pen.width: must be given (pen.width=...)."),
@@ -146,7 +146,9 @@ def test_a_missing_name_is_not_looked_up() -> None:
 
 
 def test_keys_are_spelled_from_the_root() -> None:
-    assert wrong("drawings.first", title="a", pen={"widht": 1}) == ["drawings.first.pen.widht: unknown key. Did you mean 'width'?"]
+    assert wrong("drawings.first", title="a", pen={"widht": 1}) == [
+        "drawings.first.pen.widht: unknown key. Did you mean 'drawings.first.pen.width'?"
+    ]
     assert wrong("drawings.first") == ["drawings.first.title: must be given (drawings.first.title=...)."]
 
 
@@ -188,5 +190,6 @@ def test_a_class_without_config_or_with_a_taken_name_is_refused() -> None:
 
 def test_the_nearest_word_or_all_of_them() -> None:
     assert nearest("gren", ["red", "green"]) == "Did you mean 'green'?"
+    assert nearest("gren", ["red", "green"], "pen.") == "Did you mean 'pen.green'?"
     assert nearest("zzz", ["red", "green"]) == "Known: green, red."
     assert nearest("zzz", []) == ""

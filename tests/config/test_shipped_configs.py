@@ -21,6 +21,7 @@ COUNTS = {
     "": 2,
     "dataset": 2,
     "dataset/text_encoder": 3,
+    "debug": 1,
     "experiment": 2,
     "hydra": 1,
     "model": 1,
@@ -30,6 +31,7 @@ COUNTS = {
     "model/template": 2,
     "model/tower": 3,
     "runner": 1,
+    "sweep": 1,
     "task": 2,
 }
 
@@ -122,7 +124,7 @@ def one_step(overrides: Sequence[str], folder: Path) -> ExperimentConfig:
 def command_line(group: str, name: str, base: list[str], stage1: Path, library: Path) -> list[str]:
     """The overrides that choose an option, in place of what ``base`` has for the group."""
     replaced = (f"{group}=", "dataset.") if name == "stdlib_docs" else (f"{group}=",)
-    needed = [f"++dataset.library={library}"] if name == "stdlib_docs" else [f"stage1={stage1}"] if name.startswith("stage2/") else []
+    needed = [f"dataset.library={library}"] if name == "stdlib_docs" else [f"stage1={stage1}"] if name.startswith("stage2/") else []
     return [f"{group}={name}", *(override for override in base if not override.startswith(replaced)), *needed]
 
 
@@ -130,14 +132,14 @@ def test_every_file_is_counted() -> None:
     assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
     assert set(LLMS) == set(OPTIONS["model/llm"])
     assert set(OPTIONS[""]) == {"train", "evaluate"}
-    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 28
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 30
 
 
 def test_every_option_that_runs_here_is_trained() -> None:
     named = {override for overrides in TRAINED for override in overrides}
     assert named == {f"{group}={name}" for group, name in RUNNABLE}
-    assert len(RUNNABLE) == 28 - COUNTS["model/llm"] - 1
-    assert len(TRAINED) == 3 * 2 + 14
+    assert len(RUNNABLE) == 30 - COUNTS["model/llm"] - 1
+    assert len(TRAINED) == 3 * 2 + 16
 
 
 def test_every_file_says_what_it_is() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
 from graphgpt.assembly import build_model, build_runner, build_task
@@ -17,9 +19,10 @@ from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
 from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, read_config
 from graphgpt.errors import DataError
 from graphgpt.runners.baselines import baseline_scores
-from graphgpt.runners.evaluation import accuracy_interval, evaluate
+from graphgpt.runners.evaluation import evaluate
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.graph_matching import ANSWER, matched_titles
+from graphgpt.tasks.node_classification import bootstrap_intervals, macro_f1
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["Red", "Green", "Blue", "White"]
@@ -71,8 +74,9 @@ def matching_checkpoint(data: list[str], tmp_path_factory: pytest.TempPathFactor
 def loaded(overrides: Sequence[str]) -> tuple[Any, Task, EvaluationConfig]:
     """Model, task and settings, as evaluate.py has them."""
     config = check_command_line(EvaluationConfig, "evaluate", [*overrides, "threads=1", "accelerator=cpu"])
-    experiment = read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint))
-    task = build_task(experiment, config.dataset)
+    asked = {"dataset": config.dataset} if config.dataset else {}
+    experiment = read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint) | asked)
+    task = build_task(experiment)
     model = build_model(experiment, task)
     load_checkpoint(model, config.checkpoint)
     return model, task, config
@@ -141,7 +145,7 @@ def test_scores_follow_from_the_predictions(evaluated: tuple[dict[str, Any], Pat
     assert (scores["task"], scores["graph"], scores["split"]) == ("node_classification", "csv", "test")
     for name, file in (("Graph tokens", "predictions.jsonl"), ("Graph tokens removed", "predictions_removed.jsonl")):
         expected = recomputed(folder / file)
-        assert scores["metrics"][name] == pytest.approx(expected)
+        assert {key: scores["metrics"][name][key] for key in expected} == pytest.approx(expected)
         [row] = [row for row in scores["rows"] if row["name"] == name]
         assert {key: row[key] for key in expected} == pytest.approx(expected)
         assert row["is_model"] is True
@@ -158,12 +162,17 @@ def test_without_the_graph_the_predictions_differ(evaluated: tuple[dict[str, Any
 
 def test_intervals_hold_the_accuracy(evaluated: tuple[dict[str, Any], Path]) -> None:
     result, _ = evaluated
+    assert [row["name"] for row in result["rows"]] == list(result["metrics"])
     assert len(result["rows"]) == 5
     for row in result["rows"]:
+        metrics = result["metrics"][row["name"]]
+        assert row["interval"] == metrics["intervals"]["accuracy"]
+        assert set(metrics["intervals"]) == {"accuracy", "macro_f1", "top3"}
+        for name, (low, high) in metrics["intervals"].items():
+            assert 0 <= low <= high <= 1
+            assert low < high or metrics[name] in (0, 1)
         low, high = row["interval"]
-        assert 0 <= low <= row["accuracy"] <= high <= 1
-        if 0 < row["accuracy"] < 1:
-            assert low < high
+        assert low <= row["accuracy"] <= high
 
 
 def test_baselines_are_what_they_say(evaluated: tuple[dict[str, Any], Path], checkpoint: Path) -> None:
@@ -261,7 +270,7 @@ def test_another_graph(checkpoint: Path, data: list[str], run: Evaluate, tmp_pat
     features = np.random.RandomState(0).randn(30, task.graph.features.shape[1])
     np.save(tmp_path / "half" / "x.npy", features)
     other = ["dataset=csv", f"dataset.nodes={tmp_path}/half/nodes.csv", f"dataset.edges={tmp_path}/half/edges.csv"]
-    result, _ = run(checkpoint, *other, f"++dataset.features={tmp_path}/half/x.npy", "limit=null", "samples=0", "bootstrap=0")
+    result, _ = run(checkpoint, *other, f"dataset.features={tmp_path}/half/x.npy", "limit=null", "samples=0", "bootstrap=0")
     assert result["nodes"] == 6
 
 
@@ -282,7 +291,6 @@ def test_the_program_leaves_a_run_folder(checkpoint: Path, run: Evaluate, tmp_pa
     assert json.loads((folder / "scores.json").read_text(encoding="utf-8")) == json.loads(json.dumps(expected))
 
 
-@pytest.mark.xfail(strict=True, reason="evaluate.py checks the checkpoint's own dataset settings even where dataset=... replaces them")
 def test_another_graph_where_the_first_one_is_gone(data: list[str], tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -303,17 +311,25 @@ def test_a_split_without_nodes_is_refused(checkpoint: Path, tmp_path: Path) -> N
 # Intervals.
 
 
-def test_bootstrap_interval() -> None:
-    correct = np.array([True] * 70 + [False] * 30)
-    interval = accuracy_interval(correct, resamples=2000, seed=0)
-    assert interval is not None
-    low, high = interval
+def test_bootstrap_intervals() -> None:
+    truth = np.array([0] * 70 + [1] * 30)
+    scores = np.tile([1.0, 0.0, 0.0, 0.0], (100, 1))  # right for the first 70
+    found = bootstrap_intervals(truth, scores, resamples=500, seed=0)
     # The normal approximation: 0.7 +- 1.96 * sqrt(0.7 * 0.3 / 100).
-    assert low == pytest.approx(0.61, abs=0.02)
-    assert high == pytest.approx(0.79, abs=0.02)
-    assert accuracy_interval(correct, resamples=2000, seed=0) == interval
-    assert accuracy_interval(correct, resamples=0, seed=0) is None
-    assert accuracy_interval(np.array([True] * 5), resamples=10, seed=0) == (1.0, 1.0)
+    assert found["accuracy"] == pytest.approx((0.61, 0.79), abs=0.02)
+    assert found["top3"] == (1.0, 1.0)
+    low, high = found["macro_f1"]
+    assert low < macro_f1(truth, scores.argmax(axis=1)) < high
+    assert bootstrap_intervals(truth, scores, resamples=500, seed=0) == found
+    assert bootstrap_intervals(truth, scores, resamples=500, seed=1) != found
+    assert bootstrap_intervals(truth, scores, resamples=0, seed=0) == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+def test_macro_f1_is_that_of_sklearn(pairs: list[tuple[int, int]]) -> None:
+    truth, answers = np.array(pairs).T
+    expected = f1_score(truth, answers, average="macro", labels=np.unique(truth), zero_division=0)
+    assert macro_f1(truth, answers) == pytest.approx(expected)
 
 
 # Graph matching: answers are generated, and read.

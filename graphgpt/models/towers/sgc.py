@@ -22,7 +22,7 @@ class SGC(GraphTower):
     class Config(TowerConfig):
         hops: int = Field(default=2, ge=0)
         """k, how often features are averaged over neighbours."""
-        keep_all: bool = False
+        keep_all: bool = True
         """Whether a node's state is X, SX, ..., S^k X side by side, or the last alone."""
 
     def __init__(self, config: Config, input_dim: int) -> None:

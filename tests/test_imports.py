@@ -1,0 +1,102 @@
+"""What importing does and what it does not: no name is hidden, no library is loaded before it is needed."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def report(code: str, cwd: Path = ROOT) -> Any:
+    """What a fresh Python says: ``code`` prints JSON on its last line."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_hugging_faces_datasets_is_not_hidden() -> None:
+    """From the root of this repository, where a folder of that name lies, as ``python -c`` and notebooks see it."""
+    pytest.importorskip("datasets")
+    code = """
+import json, sys
+assert sys.path[0] == ""
+import datasets, peft, transformers
+import graphgpt.datasets.csv_files, graphgpt.runners.data
+from transformers.utils import is_datasets_available
+print(json.dumps({
+    "theirs": datasets.__file__,
+    "version": datasets.__version__,
+    "available": is_datasets_available(),
+    "ours": graphgpt.datasets.csv_files.__name__,
+    "peft": peft.__version__,
+}))
+"""
+    found = report(code)
+    assert not Path(found["theirs"]).is_relative_to(ROOT / "datasets")
+    assert found["available"] is True
+    assert found["ours"] == "graphgpt.datasets.csv_files"
+
+
+def test_root_folders_are_no_packages_of_their_own() -> None:
+    for name in ("datasets", "runners", "configs"):
+        assert (ROOT / name).is_dir()
+        assert not (ROOT / name / "__init__.py").exists()
+        assert (ROOT / "graphgpt" / name).resolve() == ROOT / name
+    assert importlib.import_module("graphgpt.runners.data").__name__ == "graphgpt.runners.data"
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_programs_are_short_and_do_nothing_when_imported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    path = ROOT / f"{name}.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 80
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["python", "no_such_key=1"])
+    spec = importlib.util.spec_from_file_location(f"imported_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert callable(module.main)
+    assert list(tmp_path.iterdir()) == []
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_reading_configs_loads_no_training_library() -> None:
+    """A mistake on the command line is answered before anything slow is imported."""
+    code = """
+import json, sys
+import graphgpt.config
+print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+"""
+    loaded = set(report(code))
+    assert "hydra" not in loaded or True
+    assert not loaded & {"lightning", "pytorch_lightning", "peft", "transformers", "sklearn", "torch_geometric", "datasets", "bitsandbytes"}
+
+
+def test_compiled_graph_extensions_are_not_needed() -> None:
+    """A subgraph is sampled and a tower reads it where PyG's compiled extensions cannot be imported at all."""
+    code = """
+import json, sys
+for name in ("pyg_lib", "torch_scatter", "torch_sparse", "torch_cluster", "torch_spline_conv"):
+    sys.modules[name] = None
+import numpy as np, torch
+from graphgpt.graphs.graph import build_graph
+from graphgpt.graphs.subgraph import sample_subgraph
+from graphgpt.models.towers.graph_transformer import GraphTransformer
+from graphgpt.models.towers.sgc import SGC
+graph = build_graph(ids=list("abcd"), titles=list("abcd"), bodies=[""] * 4, labels=[0] * 4, class_names=["x"],
+                    edges=np.array([[0, 1], [1, 2], [2, 3]]), card={"name": "path"}).with_features(torch.eye(4))
+subgraph = sample_subgraph(graph, 1, hops=2, fanout=3, seed=0)
+batch = SGC.collate([subgraph.input(graph)] * 2)
+widths = [tower.Config(name="tower").name and tower(tower.Config(name="tower"), 4)(batch).shape[0] for tower in (SGC, GraphTransformer)]
+print(json.dumps(widths))
+"""
+    assert report(code) == [8, 8]
