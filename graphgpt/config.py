@@ -148,8 +148,8 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
     for argument in arguments:
         try:
             override = OverridesParser.create().parse_override(argument)
-        except HydraException as error:
-            problems.append(f"'{argument}': cannot be read as key=value ({str(error).splitlines()[0]}).")
+        except HydraException as unreadable:
+            problems.append(f"'{argument}': cannot be read as key=value ({str(unreadable).splitlines()[0]}).")
             continue
         key = override.key_or_group
         value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
@@ -171,12 +171,12 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
                 if culprit is None:
                     raise ConfigError(problems) from error
                 overrides.remove(culprit)
-            except (HydraException, ValueError) as error:
-                raise ConfigError([*problems, " ".join(str(error).split())]) from error
+            except (HydraException, ValueError) as refusal:
+                raise ConfigError([*problems, " ".join(str(refusal).split())]) from refusal
     try:
         config = read_composed(cls, composed)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
+    except ConfigError as more:
+        raise ConfigError([*problems, *more.problems]) from more
     others = [o.lstrip("+") for o in overrides if not o.lstrip("+").startswith(("resume=", "hydra.", "hydra/"))]
     if cls is ExperimentConfig and composed.get("resume") and others:
         problems.append(f"resume: goes on with the settings of {composed.resume}; drop {', '.join(others)}.")

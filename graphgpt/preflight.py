@@ -16,7 +16,7 @@ from graphgpt.prompts.processor import END, PATCH, START, Processor
 from graphgpt.registry import PROJECTORS, TEMPLATES, TOWERS
 from graphgpt.task import Task
 
-Modules = dict[str, torch.nn.Module]
+Modules = dict[str, Any]
 SAMPLES = 32
 
 

@@ -75,7 +75,9 @@ class Registry(Generic[T]):
 
     def build(self, config: Any, *args: Any, **kwargs: Any) -> T:
         """An instance of the class that ``config.name`` names: ``cls(config, *args, **kwargs)``."""
-        return self.get(config.name)(config, *args, **kwargs)
+        cls: Any = self.get(config.name)
+        built: T = cls(config, *args, **kwargs)
+        return built
 
     def _modules(self) -> list[str]:
         return [module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from typing import Any, Protocol, TypeVar, dataclass_transform
+from typing import Any, Protocol, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
@@ -23,7 +23,7 @@ def configclass(cls: type[T]) -> type[T]:
     The string under a field documents it; ``Literal`` and ``Field(gt=0)`` constrain it.
     """
     config = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-    return dataclass(kw_only=True, frozen=True, config=config)(cls)
+    return cast(type[T], dataclass(kw_only=True, frozen=True, config=config)(cls))
 
 
 class _Registry(Protocol):

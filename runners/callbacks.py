@@ -119,7 +119,7 @@ class MetricsFile(Logger):
 
     @property
     def _rank(self) -> int:
-        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+        from lightning.pytorch.utilities import rank_zero_only
 
         return int(getattr(rank_zero_only, "rank", 0))
 

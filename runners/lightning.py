@@ -129,16 +129,16 @@ class LightningRunner:
         Raises:
             GraphGPTError: a checkpoint does not fit, a sample cannot be used, or the loss is not finite.
         """
+        quiet_libraries()
         from lightning.pytorch import Trainer
         from lightning.pytorch.callbacks import ModelCheckpoint
-        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+        from lightning.pytorch.utilities import rank_zero_only
 
         from graphgpt.runners.callbacks import MetricsFile, TrainingProgress
         from graphgpt.runners.module import GraphLLMModule
         from graphgpt.runners.targets import build_leaf
 
         config = self.config
-        quiet_libraries()
         torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.processes))
         resume = newest_resumable(folder) if experiment.resume else None
         if experiment.stage1 is not None:
@@ -239,7 +239,7 @@ def make_data_module(model: GraphLLM, task: Task, experiment: Any) -> Any:
             keys = [(0, item) for item in items][trainer.global_rank :: trainer.world_size]
             return DataLoader(
                 Examples(task, processor, experiment.seed + 1, training=False),
-                batch_sampler=list(chunks(keys, config.micro_batch_size)),
+                batch_sampler=[list(chunk) for chunk in chunks(keys, config.micro_batch_size)],
                 collate_fn=collate,
             )
 
@@ -293,7 +293,7 @@ def quiet_libraries() -> None:
     """Silence what Lightning says about hardware, workers and tips: it is not about the user's run."""
     import warnings
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -66,7 +66,8 @@ class GraphLLMModule(LightningModule):
 
     def _rate(self, step: int) -> float:
         """Share of the full learning rate: linear warm-up, then constant or half a cosine down to zero."""
-        total, warmup = self.config.max_steps, round(self.config.warmup * self.config.max_steps)
+        total: int = self.config.max_steps
+        warmup = round(float(self.config.warmup) * total)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if self.config.schedule == "constant":
@@ -74,7 +75,7 @@ class GraphLLMModule(LightningModule):
         progress = torch.tensor((step - warmup) / max(1, total - warmup)).clamp(max=1)
         return float(0.5 * (1 + torch.cos(torch.pi * progress)))
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What training moves; the frozen rest is where it came from."""
         return {f"model.{name}": parameter.detach() for name, parameter in self.model.trainable_state().items()}
 

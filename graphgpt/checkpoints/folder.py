@@ -129,7 +129,7 @@ def save_checkpoint(folder: Path, model: Any, experiment: Any, *, data: Mapping[
             if state:
                 save_file(state, tmp / f"{part}.safetensors")
         if isinstance(model.llm, PeftModel):
-            model.llm.save_pretrained(tmp / "lora")
+            model.llm.save_pretrained(str(tmp / "lora"))
         write_text(tmp / "config.yaml", yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False, allow_unicode=True))
         write_json(tmp / "history.json", history)
         files = sorted(path for path in tmp.rglob("*") if path.is_file())

@@ -76,7 +76,7 @@ class GraphLLM(nn.Module):
     def device(self) -> torch.device:
         return self.modality_tokens.weight.device
 
-    def trainable_state(self) -> dict[str, Tensor]:
+    def trainable_state(self) -> dict[str, nn.Parameter]:
         """All parameters that training may move, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 

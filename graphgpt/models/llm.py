@@ -165,10 +165,10 @@ def _converted(package: str) -> Path:
     transformers.utils.logging.disable_progress_bar()
     log.info("Converting %s to safetensors (once, half a minute) ...", source.name)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     # transformers has dequantized the weights but goes on calling them quantized, and refuses to save those.
     del model.config.quantization_config
-    setattr(model, "hf_quantizer", None)  # noqa: B010  (an attribute that its type does not know)
+    model.hf_quantizer = None
     with atomic_folder(folder) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)

@@ -45,5 +45,6 @@ def train_adapters(llm: Any, mode: bool) -> None:
 
     for module in llm.modules():
         if isinstance(module, BaseTunerLayer):
-            module.train(mode)
-            module.get_base_layer().eval()
+            layer: Any = module
+            layer.train(mode)
+            layer.get_base_layer().eval()

@@ -289,8 +289,8 @@ def test_tensors_that_do_not_fit(
 
 
 def test_another_width_of_features(build: Build, saved: Callable[..., Path]) -> None:
-    folder = saved()
-    experiment, _ = build()
+    folder = saved("model/tower=identity")
+    experiment, _ = build("model/tower=identity")
     wider = MODELS.build(experiment.model, input_dim=FEATURES + 2)
     refuses(wider, folder, f"{folder} does not fit: its projector has 'linear.weight' of shape [64, 8], this model's is [64, 10].")
 
@@ -326,8 +326,7 @@ def hand_over(base: list[str], *overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["model.tower.hops=3"], "{path} has tower.hops=2, but model.tower.hops=3."),
-        (["model.tower.keep_all=true"], "{path} has tower.keep_all=False, but model.tower.keep_all=True."),
+        (["model.tower.hops=7"], "{path} has tower.hops=2, but model.tower.hops=7."),
         (["model.llm.path=other/model"], "{path} was made for the language model 'random:tiny', not for model.llm.path=other/model."),
     ],
 )

@@ -73,7 +73,7 @@ def run(folder: Path, overrides: Sequence[str]) -> Trained:
     task = build_task(experiment)
     model = build_model(experiment, task)
     before, first = state(model), dict[str, Tensor]()
-    hook = model.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
+    hook = model.projector.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
     build_runner(experiment).train(model, task, experiment, folder)
     hook.remove()
     return Trained(folder, experiment, model, before, first)

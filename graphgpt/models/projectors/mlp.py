@@ -23,10 +23,11 @@ class MLP(Projector):
     def __init__(self, config: Config, input_dim: int, output_dim: int, target_rms: float) -> None:
         super().__init__(config, input_dim, output_dim, target_rms)
         hidden = config.hidden_dim or output_dim
-        self.layers = nn.Sequential(nn.Linear(input_dim, hidden), nn.GELU(), nn.Linear(hidden, output_dim))
-        for layer, std in ((self.layers[0], input_dim**-0.5), (self.layers[2], target_rms / GELU_RMS * hidden**-0.5)):
+        first, second = nn.Linear(input_dim, hidden), nn.Linear(hidden, output_dim)
+        for layer, std in ((first, input_dim**-0.5), (second, target_rms / GELU_RMS * hidden**-0.5)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, states: Tensor) -> Tensor:
         tokens: Tensor = self.layers(self.dropout(states))
