@@ -176,7 +176,7 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
     try:
         config = read_composed(cls, composed)
     except ConfigError as more:
-        raise ConfigError([*problems, *more.problems]) from more
+        raise ConfigError([*problems, *more.problems]) from more  # type: ignore[has-type]  # mypy defers this type for ever
     others = [o.lstrip("+") for o in overrides if not o.lstrip("+").startswith(("resume=", "hydra.", "hydra/"))]
     if cls is ExperimentConfig and composed.get("resume") and others:
         problems.append(f"resume: goes on with the settings of {composed.resume}; drop {', '.join(others)}.")
@@ -188,7 +188,7 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
 def addable(override: str) -> str:
     """An override of a value so that Hydra takes it even where no file spells the key; whether it exists, the schema says."""
     key = override.partition("=")[0]
-    return override if key.startswith(("+", "~")) or _is_group(key) else f"++{override}"
+    return override if key.startswith(("+", "~", "hydra.")) or _is_group(key) else f"++{override}"
 
 
 def _is_group(key: str) -> bool:

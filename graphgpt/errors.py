@@ -23,7 +23,7 @@ class ConfigError(GraphGPTError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
+        self.problems: list[str] = list(problems)
         noun = "problem" if len(self.problems) == 1 else "problems"
         lines = [f"{len(self.problems)} {noun} in the configuration:"]
         lines += [f"  {i}. {problem}" for i, problem in enumerate(self.problems, start=1)]

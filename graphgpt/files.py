@@ -44,7 +44,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         yield tmp
         tmp.chmod(0o755)
-        old = tmp.with_suffix(".old")
+        old = tmp.with_name(f"{tmp.name}.old")
         if folder.exists():
             folder.rename(old)
         tmp.rename(folder)
@@ -60,8 +60,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(tmp, 0o644)
-        os.replace(tmp, path)
+        Path(tmp).chmod(0o644)
+        Path(tmp).replace(path)
     except BaseException:
         Path(tmp).unlink(missing_ok=True)
         raise

@@ -1,6 +1,6 @@
 """Everything about an experiment that can be seen before training: data, tokens, sizes, memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,14 +54,16 @@ def _checks(experiment: Any) -> Iterator[str]:
     with torch.device("meta"):
         modules = _build_on_meta(experiment, graph.features.shape[1])
     hidden = modules["llm"].get_input_embeddings().weight.shape[1]
-    yield f"sizes: tower {graph.features.shape[1]} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
+    width = graph.features.shape[1]
+    yield f"sizes: tower {width} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
 
     items = task.items("train")[:SAMPLES].tolist()
     examples = [processor(task.instruction(item, seed=item, training=True)) for item in items]
     batch = training_batch(examples[: experiment.runner.micro_batch_size], modules["tower"].collate)
     longest = max(len(example.ids) for example in examples)
+    unshared = sum(len(example.ids) for example in examples[: len(batch.ids)])
     yield (
-        f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({sum(len(e.ids) for e in examples[: len(batch.ids)])} without sharing), "
+        f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({unshared} without sharing), "
         f"longest of {len(examples)} samples {longest} of {experiment.model.max_length}"
     )
 
@@ -111,11 +113,14 @@ def _memory(experiment: Any, modules: Modules, parts: dict[str, int], trained: d
     weights = parts["llm"] * width + sum(count * 4 for name, count in parts.items() if name != "llm")
     optimizer = sum(trained.values()) * 12
     activations = 34 * tokens * config.hidden_size * config.num_hidden_layers * width
-    total: Callable[[float], str] = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
     return (
-        f"memory, estimated: {total(weights + optimizer + activations)} (weights {total(weights)}, gradients and moments {total(optimizer)}, "
-        f"activations {total(activations)}), besides Python and its libraries"
+        f"memory, estimated: {_gib(weights + optimizer + activations)} (weights {_gib(weights)}, "
+        f"gradients and moments {_gib(optimizer)}, activations {_gib(activations)}), besides Python and its libraries"
     )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
 def _count(parameters: Any) -> int:

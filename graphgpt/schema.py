@@ -57,9 +57,8 @@ class Registered:
         if dataclasses.is_dataclass(value):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] == MISSING:
-            problems.append(
-                f"{self.key}: expected 'name' and the fields of one {self.registry.kind}, found {value!r}. {nearest('', self.registry.names())}"
-            )
+            known = nearest("", self.registry.names())
+            problems.append(f"{self.key}: expected 'name' and the fields of one {self.registry.kind}, found {value!r}. {known}")
             return None
         try:
             cls = self.registry.get(value["name"])

@@ -239,7 +239,8 @@ def _report(model: GraphLLM, task: Task, config: Any, rows: list[Row], predictio
             "Tower": model.config.tower.name,
             "Projector": model.config.projector.name,
             "LoRA rank": str(model.config.lora.rank),
-            "Graph": f"{card['name']}: {card['nodes']:,} nodes, {card['edges']:,} edges, {card['classes']} classes, homophily {card['homophily']}",
+            "Graph": f"{card['name']}: {card['nodes']:,} nodes, {card['edges']:,} edges, {card['classes']} classes",
+            "Homophily": str(card["homophily"]),
             "Checkpoint": str(folder),
             "Trained": manifest["created"],
             "Versions": ", ".join(

@@ -60,7 +60,7 @@ class GraphLLMModule(LightningModule):
             {"params": members, "lr": rates.get(part, self.config.lr.lora), "name": "lora" if part == "llm" else part}
             for part, members in groups.items()
         ]
-        optimizer = build_leaf({**self.config.optimizer, "_partial_": True}, "runner.optimizer")(parameters)
+        optimizer = build_leaf(self.config.optimizer, "runner.optimizer", params=parameters)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -38,7 +38,8 @@ def build_leaf(node: dict[str, Any], key: str, **arguments: Any) -> Any:
             found = get_object(target)
             if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED):
                 raise GraphGPTError(f"{at}: '{target}' is not a class of an allowed package.")
-        return instantiate(node, _convert_="all", **arguments)
+        # The arguments are given to what Hydra made, not to Hydra, which would copy them.
+        return instantiate({**node, "_partial_": True}, _convert_="all")(**arguments)
     except GraphGPTError:
         raise
     except Exception as error:

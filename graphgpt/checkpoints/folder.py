@@ -73,7 +73,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     """The experiment that made a checkpoint, as plain data; without where it started or resumed, for its weights are here."""
     file = find_checkpoint(path) / "config.yaml"
-    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{file} cannot be read as a configuration: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{file} is not a mapping of config keys.")
     return {**data, "stage1": None, "resume": None}

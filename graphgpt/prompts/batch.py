@@ -6,9 +6,9 @@ attends to its own path only and has the position it would have there, so every 
 Training, packing without padding, prefix sharing and candidate scoring are this one mechanism.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from os.path import commonprefix  # works on any sequences
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,8 @@ def _common_prompt(examples: Sequence[Example]) -> int:
     """How many tokens all examples begin with alike, before any modality token or answer; leaves each at least one."""
     if len(examples) < 2:
         return 0
-    prefix = commonprefix([example.ids for example in examples])
+    columns = zip(*(example.ids for example in examples), strict=False)
+    prefix = [tokens[0] for tokens in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)]
     limit = min(len(example.ids) for example in examples) - 1
     stops = [i for i, token in enumerate(prefix) if token < 0]
     answers = [i for example in examples for i, label in enumerate(example.labels[: len(prefix)]) if label != IGNORE]

@@ -69,7 +69,6 @@ def test_misspelt_key(good: list[str], override: str, sentence: str) -> None:
     assert problems([*good, override]) == [sentence]
 
 
-@pytest.mark.xfail(strict=True, reason="addable() writes ++hydra.searchpath, which Hydra does not take for the search path")
 def test_misspelt_keys_in_an_experiment_file_count_at_its_root_too(good: list[str], tmp_path: Path) -> None:
     (tmp_path / "more" / "experiment").mkdir(parents=True)
     (tmp_path / "more" / "experiment" / "mine.yaml").write_text(
