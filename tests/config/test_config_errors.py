@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, launch, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
@@ -280,6 +281,37 @@ def test_resume_takes_no_other_settings(good: list[str], tmp_path: Path) -> None
 def test_plugin_that_cannot_be_imported(good: list[str]) -> None:
     with pytest.raises(GraphGPTError, match=r"^plugins: cannot import 'no\.such\.module': No module named 'no'$"):
         check_command_line(ExperimentConfig, "train", [*good, "plugins=[no.such.module]"])
+
+
+@pytest.mark.xfail(strict=True, raises=GraphGPTError, reason="load_plugins takes the word apart and reports its first letter")
+def test_plugins_that_are_no_list(good: list[str]) -> None:
+    [found] = problems([*good, "plugins=my_module"])
+    assert found.startswith("plugins: 'my_module' does not fit: ")
+
+
+@pytest.mark.xfail(strict=True, reason="Hydra's own words, without the nearest group, and they end the report")
+def test_unknown_group(good: list[str]) -> None:
+    found = problems([*good, "model/towr=sgc", "seed=abc"])
+    assert found[0].startswith("model/towr: ")
+    assert "Did you mean 'model/tower'?" in found[0]
+    assert found[1].startswith("seed: ")
+
+
+@pytest.mark.xfail(strict=True, raises=(TypeError, yaml.YAMLError), reason="_resumed takes for granted that the file holds a mapping")
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [\n"], ids=["empty", "no mapping", "not yaml"])
+def test_resume_where_the_config_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    [found] = problems([f"resume={tmp_path}"])
+    assert found.startswith(f"resume: {tmp_path}")
+    assert "config.yaml" in found
+
+
+@pytest.mark.xfail(strict=True, reason="a wording is first filled in while it trains, where an unknown word is a KeyError")
+@pytest.mark.parametrize("wording", ["Which {titel}? <graph>", "Which {? <graph>"])
+def test_wording_that_cannot_be_filled_in(good: list[str], wording: str) -> None:
+    assert check_command_line(ExperimentConfig, "train", [*good, "task.wordings.mine='Which {titles} <graph>?'", "task.wording=mine"])
+    [found] = problems([*good, f"task.wordings.mine='{wording}'", "task.wording=mine"])
+    assert found.startswith("task.wordings.mine: ")
 
 
 def test_evaluation_settings(good: list[str]) -> None:
