@@ -13,9 +13,10 @@ def main(composed: DictConfig) -> None:
     from graphgpt.config import read_composed
 
     experiment = read_composed(ExperimentConfig, composed)
+    runner = build_runner(experiment)
     task = build_task(experiment)
     model = build_model(experiment, task)
-    build_runner(experiment).train(model, task, experiment, run_folder())
+    runner.train(model, task, experiment, run_folder())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, user_errors
+from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, config_groups, user_errors
 from graphgpt.errors import GraphGPTError, nearest
 
 
@@ -45,11 +45,7 @@ def list_options(kind: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(CONFIG_DIR.rglob("*.yaml")):
-        group = str(path.parent.relative_to(CONFIG_DIR))
-        if group not in (".", "hydra", "local"):
-            groups.setdefault(group, []).append(path)
+    groups = config_groups()
     wanted = {g: files for g, files in groups.items() if kind is None or kind in (g, g.rsplit("/", 1)[-1]) or g.startswith(f"{kind}/")}
     if not wanted:
         raise GraphGPTError(f"There is no kind '{kind}'. {nearest(kind or '', {g.rsplit('/', 1)[-1] for g in groups} | set(groups))}")

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from graphgpt.checkpoints.folder import checkpoint_problems, hand_over_problems
-from graphgpt.errors import ConfigError, GraphGPTError, nearest
+from graphgpt.checkpoints.folder import checkpoint_problems, hand_over_problems, read_experiment
+from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
-from graphgpt.schema import MISSING, Registered, configclass, parse
+from graphgpt.schema import MISSING, Accelerator, Registered, configclass, parse
 from graphgpt.task import Split
 
 CONFIG_DIR = Path(__file__).with_name("configs")
@@ -62,7 +61,7 @@ class EvaluationConfig:
     """At most so many of them; null takes all."""
     seed: int = Field(default=0, ge=0)
     """Draws the nodes, their neighbours and the bootstrap."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Prompts per forward pass."""
     without_graph: bool = True
     """Also the same model with the graph tokens removed."""
@@ -76,8 +75,8 @@ class EvaluationConfig:
     """Resamples for the intervals; 0 makes none."""
     threads: int | None = Field(default=None, ge=1)
     """Processor threads; null takes all."""
-    accelerator: str = "auto"
-    """auto, cpu, cuda or mps."""
+    accelerator: Accelerator = "auto"
+    """Where to run."""
     resume: str | None = None
     """Unused here; the run folder's name is made by one rule for both programs."""
     plugins: list[str] = Field(default_factory=list)
@@ -90,8 +89,9 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
     Raises:
         ConfigError: all problems at once, each in one sentence with the nearest right thing.
     """
-    load_plugins(data.get("plugins") or [])
     problems: list[str] = []
+    if isinstance(plugins := data.get("plugins"), list):
+        load_plugins(module for module in plugins if isinstance(module, str))
     config = parse(cls, data, problems)
     for key in ("stage1", "checkpoint"):
         if isinstance(folder := data.get(key), str) and folder != MISSING:
@@ -121,7 +121,10 @@ def _resumed(folder: str) -> dict[str, Any]:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml."])
-    return {**yaml.safe_load(path.read_text(encoding="utf-8")), "resume": folder}
+    try:
+        return {**read_experiment(path), "resume": folder}
+    except CheckpointError as error:
+        raise ConfigError([f"resume: {error}"]) from error
 
 
 def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> C:
@@ -149,12 +152,15 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
         try:
             override = OverridesParser.create().parse_override(argument)
         except HydraException as unreadable:
-            problems.append(f"'{argument}': cannot be read as key=value ({str(unreadable).splitlines()[0]}).")
+            problems.append(f"'{argument}': cannot be read as key=value ({first_line(unreadable)}).")
             continue
         key = override.key_or_group
         value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
         if not key or (_is_group(key) and value is None and not isinstance(override.value(), str | None)):
             problems.append(f"'{argument}': cannot be read as key=value or group=option.")
+            continue
+        if "/" in key and not key.startswith("hydra/") and key not in (groups := config_groups()):
+            problems.append(f"{key}: there is no such group of configs. {nearest(key, groups)}")
             continue
         overrides.append(addable(argument if value is None else f"{key}={value}"))
 
@@ -195,10 +201,20 @@ def _is_group(key: str) -> bool:
     return "/" in key or "@" in key or (CONFIG_DIR / key).is_dir()
 
 
+def config_groups() -> dict[str, list[Path]]:
+    """The groups that a command line can choose from, such as ``model/tower``, each with its files."""
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(CONFIG_DIR.rglob("*.yaml")):
+        group = path.parent.relative_to(CONFIG_DIR).as_posix()
+        if group not in (".", "hydra"):
+            groups.setdefault(group, []).append(path)
+    return groups
+
+
 def _options(group: str) -> list[str]:
     """Names of a config group's files, with their sub-folders."""
     folder = CONFIG_DIR / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def register_resolvers() -> None:

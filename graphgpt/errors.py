@@ -38,10 +38,19 @@ class CheckpointError(GraphGPTError):
     """A checkpoint folder that is incomplete, damaged or made for something else."""
 
 
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The nearest known word, after ``prefix``, as a question; empty when none is near."""
+    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"Did you mean '{prefix}{matches[0]}'?" if matches else ""
+
+
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """The hint that follows an unknown word: the nearest known one after ``prefix``, else all of them (a sentence, or empty)."""
     names = sorted(known)
-    matches = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if matches:
-        return f"Did you mean '{prefix}{matches[0]}'?"
-    return f"Known: {', '.join(names)}." if names else ""
+    return did_you_mean(word, names, prefix) or (f"Known: {', '.join(names)}." if names else "")
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, in one line: its first, or its class's name when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

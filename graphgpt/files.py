@@ -1,6 +1,7 @@
 """Files: where caches lie, writes that are all or nothing, fingerprints."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -37,18 +38,26 @@ def file_sha256(path: Path) -> str:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the name ``folder`` when the block ends well, and vanishes when it does not.
 
-    An older folder of that name is replaced only then.
+    An older folder of that name is replaced only then. Of several processes that make the same folder, the last one's stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield tmp
         tmp.chmod(0o755)
-        old = tmp.with_name(f"{tmp.name}.old")
-        if folder.exists():
-            folder.rename(old)
-        tmp.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        while True:
+            try:
+                tmp.rename(folder)
+                break
+            except OSError as error:
+                # A folder with something in it cannot be renamed over: it is moved away first, by whoever is quicker.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                with (
+                    tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as old,
+                    contextlib.suppress(FileNotFoundError),
+                ):
+                    folder.rename(Path(old) / folder.name)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
-from graphgpt.assembly import build_task
+from graphgpt.assembly import build_runner, build_task
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import load_config, load_tokenizer
 from graphgpt.models.lora import add_lora
@@ -26,20 +27,20 @@ def preflight(experiment: Any) -> bool:
     Returns:
         Whether all passed.
     """
-    console = Console(highlight=False)
-    number = 1
-    console.print(f"{number}. [green]ok[/] configuration: every key known, every file there, nothing contradicts itself")
+    console = Console(highlight=False, soft_wrap=True)
+    number = 0
     try:
-        for result in _checks(experiment):
-            number += 1
-            console.print(f"{number}. [green]ok[/] {result}", soft_wrap=True)
+        for number, result in enumerate(_checks(experiment), start=1):
+            console.print(f"{number}. [green]ok[/] {escape(result)}")
     except GraphGPTError as error:
-        console.print(f"{number + 1}. [red]failed[/] {error}", soft_wrap=True)
+        console.print(f"{number + 1}. [red]failed[/] {escape(str(error))}")
         return False
     return True
 
 
 def _checks(experiment: Any) -> Iterator[str]:
+    build_runner(experiment)
+    yield "configuration: every key known, every file there, nothing contradicts itself"
     task = build_task(experiment)
     graph = task.graph
     counts = {split: len(task.items(split)) for split in ("train", "val", "test")}

@@ -8,12 +8,15 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, Validation
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
-from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.errors import GraphGPTError, did_you_mean, nearest
 
 T = TypeVar("T")
 
 #: What OmegaConf puts where a value must be given.
 MISSING = "???"
+
+#: Where tensors live, for training and evaluation alike.
+Accelerator = typing.Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
@@ -118,7 +121,7 @@ def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
         return _must_be_given(at)
     if kind == "literal_error":
         known = [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{at}: '{value}' is not one of {', '.join(known)}. {nearest(str(value), known)}".strip()
+        return f"{at}: '{value}' is not one of {', '.join(known)}. {did_you_mean(str(value), known)}".strip()
     return f"{at}: {value!r} does not fit: {detail['msg'][0].lower()}{detail['msg'][1:]}."
 
 

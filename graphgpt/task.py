@@ -1,5 +1,6 @@
 """What a task is: instructions made from a graph, answers read, predictions scored."""
 
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from graphgpt.prompts.instruction import Instruction
 from graphgpt.schema import configclass
 
 Split = Literal["train", "val", "test"]
+
+#: What a dataset's config calls things; every wording may use these words.
+DATASET_WORDS = ("domain", "node", "category")
 
 
 @configclass
@@ -70,13 +74,25 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
+    words: ClassVar[tuple[str, ...]]
+    """What the task fills into its wordings, besides the dataset's own words."""
 
-    @staticmethod
-    def problems(config: Any) -> list[str]:
-        """A wording that is not there."""
-        if config.wording in config.wordings:
-            return []
-        return [f"task.wording: '{config.wording}' is not one of task.wordings. {nearest(config.wording, config.wordings)}"]
+    @classmethod
+    def problems(cls, config: Any) -> list[str]:
+        """A wording that is not there, or that cannot be filled in."""
+        found = [problem for name, wording in config.wordings.items() for problem in cls._wording_problems(name, wording)]
+        if config.wording not in config.wordings:
+            found.append(f"task.wording: '{config.wording}' is not one of task.wordings. {nearest(config.wording, config.wordings)}")
+        return found
+
+    @classmethod
+    def _wording_problems(cls, name: str, wording: str) -> list[str]:
+        known = [*DATASET_WORDS, *cls.words]
+        try:
+            fields = [field for _, field, _, _ in string.Formatter().parse(wording) if field is not None]
+        except ValueError as error:
+            return [f"task.wordings.{name}: {wording!r} cannot be filled in: {error}; a brace that is meant as one is doubled."]
+        return [f"task.wordings.{name}: '{{{field}}}' is not known here. {nearest(field, known)}" for field in fields if field not in known]
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor) -> None:
         self.config = config
@@ -108,7 +124,7 @@ class Task(ABC):
 
     def fill(self, **words: str) -> str:
         """The chosen wording with its words filled in."""
-        names = {"domain": self.dataset.domain, "node": self.dataset.node, "category": self.dataset.category}
+        names = {name: getattr(self.dataset, name) for name in DATASET_WORDS}
         wording: str = self.config.wordings[self.config.wording]
         return wording.format_map(names | words)
 

@@ -101,17 +101,17 @@ def show(result: dict[str, Any], folder: Path) -> None:
         result: What ``scores.json`` holds.
         folder: The evaluation's run folder.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{result['task']} on {result['nodes']} {result['split']} nodes of {result['graph']}")
     if result["rows"]:
         console.print(score_table([Row(**row) for row in result["rows"]]))
-        console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+        console.print(f"Report: {folder / 'report.html'}")
     else:
         for name, metrics in result["metrics"].items():
             console.print(f"{name}: " + ", ".join(f"{metric} {value:.1%}" for metric, value in metrics.items()))
     console.print("\nWhat to try next:")
     for what, command in _next_steps(result["checkpoint"]):
-        console.print(f"  {what}:\n    {command}", soft_wrap=True)
+        console.print(f"  {what}:\n    {command}")
 
 
 def predict(
@@ -122,13 +122,14 @@ def predict(
     candidates = [processor.answer(name) for name in task.candidates or ()]
     # Prompts of like length together waste no padding; the order of the results is the caller's.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+    prefix = model.prefix(prompts) if candidates else None
     found: dict[int, Prediction] = {}
     bar = progress_bar()
     with bar:
         work = bar.add_task(description, total=len(prompts), figures="")
         for chunk in chunks(order, config.batch_size):
             batch = [prompts[i] for i in chunk]
-            scores = model.score(batch, candidates).tolist() if candidates else [None] * len(batch)
+            scores = model.score(batch, candidates, prefix).tolist() if candidates else [None] * len(batch)
             texts = [None] * len(batch) if candidates else model.generate(batch, config.max_new_tokens)
             for i, score, text in zip(chunk, scores, texts, strict=True):
                 found[i] = Prediction(

@@ -18,7 +18,8 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.processor import Processor
 from graphgpt.registry import RUNNERS, TEMPLATES
-from graphgpt.schema import configclass
+from graphgpt.runners.targets import build_leaf, find_targets, target_problems
+from graphgpt.schema import Accelerator, configclass
 from graphgpt.task import Task
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class LightningRunner:
         """Largest gradient norm; 0 clips nothing."""
         precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
         """Lightning's name for it."""
-        accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        accelerator: Accelerator = "auto"
         """Where to train."""
         strategy: Literal["single", "ddp"] = "single"
         """One process, or a copy of the model in each of several."""
@@ -104,15 +105,13 @@ class LightningRunner:
                 f"runner.global_batch_size: {config.global_batch_size} is no multiple of runner.micro_batch_size="
                 f"{config.micro_batch_size} x {config.processes} process(es); the nearest is {nearest}."
             )
-        from graphgpt.runners.targets import target_problems
-
-        for group, nodes in (("optimizer", {"": config.optimizer}), ("callbacks", config.callbacks), ("loggers", config.loggers)):
-            for name, node in nodes.items():
-                found += target_problems(node, ".".join(filter(None, ["runner", group, name])))
-        return found
+        return found + [problem for key, node in _leaves(config) for problem in target_problems(node, key)]
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        # Here, for a misspelt class should not wait until the data are ready and the weights are read.
+        for key, node in _leaves(config):
+            find_targets(node, key)
 
     def train(self, model: GraphLLM, task: Task, experiment: Any, folder: Path) -> Path:
         """Train and write the run folder.
@@ -136,7 +135,6 @@ class LightningRunner:
 
         from graphgpt.runners.callbacks import MetricsFile, TrainingProgress
         from graphgpt.runners.module import GraphLLMModule
-        from graphgpt.runners.targets import build_leaf
 
         config = self.config
         torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.processes))
@@ -193,6 +191,13 @@ class LightningRunner:
         trainer.strategy.barrier()
         rank_zero_only(log.info)("Saved %s", checkpoint)
         return checkpoint
+
+
+def _leaves(config: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The third-party leaves that are not switched off by ``null``, with their config keys."""
+    named = {"optimizer": config.optimizer}
+    named |= {f"{group}.{name}": node for group in ("callbacks", "loggers") for name, node in getattr(config, group).items()}
+    return [(f"runner.{name}", node) for name, node in named.items() if node is not None]
 
 
 def make_data_module(model: GraphLLM, task: Task, experiment: Any) -> Any:

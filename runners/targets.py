@@ -1,9 +1,11 @@
 """Third-party leaves of the config (optimizer, callbacks, loggers), instantiated by Hydra behind an allow-list."""
 
+import pkgutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-from graphgpt.errors import GraphGPTError
+from graphgpt.errors import GraphGPTError, did_you_mean, first_line
 
 #: Where the classes are defined that a config may instantiate.
 ALLOWED = ("graphgpt.", "torch.optim.", "lightning.pytorch.", "bitsandbytes.optim.")
@@ -11,8 +13,6 @@ ALLOWED = ("graphgpt.", "torch.optim.", "lightning.pytorch.", "bitsandbytes.opti
 
 def target_problems(node: Any, key: str) -> list[str]:
     """What is wrong with the targets in a leaf, however deep: one sentence each. Imports nothing."""
-    if node is None:
-        return []
     targets = list(_targets(node, key))
     if f"{key}._target_" not in dict(targets):
         targets.insert(0, (f"{key}._target_", ""))
@@ -23,27 +23,38 @@ def target_problems(node: Any, key: str) -> list[str]:
     ]
 
 
+def find_targets(node: Any, key: str) -> None:
+    """Import every class that a leaf names.
+
+    Raises:
+        GraphGPTError: a target is outside the allow-list, does not exist, or is not a class defined there.
+    """
+    for problem in target_problems(node, key):
+        raise GraphGPTError(problem)
+    for at, target in _targets(node, key):
+        try:
+            found = pkgutil.resolve_name(target)
+        except (ImportError, AttributeError) as error:
+            module, _, name = target.rpartition(".")
+            raise GraphGPTError(f"{at}: there is no '{target}'. {did_you_mean(name, dir(sys.modules.get(module)))}".strip()) from error
+        if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED):
+            raise GraphGPTError(f"{at}: '{target}' is not a class of an allowed package.")
+
+
 def build_leaf(node: dict[str, Any], key: str, **arguments: Any) -> Any:
     """Instantiate a leaf.
 
     Raises:
-        GraphGPTError: a target is outside the allow-list, does not exist, is not a class defined there, or refuses its arguments.
+        GraphGPTError: as ``find_targets``, or the class refuses its arguments.
     """
-    from hydra.utils import get_object, instantiate
+    from hydra.utils import instantiate
 
-    for problem in target_problems(node, key):
-        raise GraphGPTError(problem)
+    find_targets(node, key)
     try:
-        for at, target in _targets(node, key):
-            found = get_object(target)
-            if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED):
-                raise GraphGPTError(f"{at}: '{target}' is not a class of an allowed package.")
         # The arguments are given to what Hydra made, not to Hydra, which would copy them.
         return instantiate({**node, "_partial_": True}, _convert_="all")(**arguments)
-    except GraphGPTError:
-        raise
     except Exception as error:
-        raise GraphGPTError(f"{key}: cannot build '{node['_target_']}': {str(error).splitlines()[0]}") from error
+        raise GraphGPTError(f"{key}: cannot build '{node['_target_']}': {first_line(error)}") from error
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:

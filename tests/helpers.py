@@ -1,5 +1,8 @@
-"""Small real parts that tests share: a graph, tasks in the shipped wordings, a model of two layers. See conftest.py for the fixtures."""
+"""Small real parts that tests share: a graph, tasks in the shipped wordings, a model of two layers, a command line.
 
+See conftest.py for the fixtures."""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +129,16 @@ def make_processor(model: GraphLLM, **arguments: Any) -> Processor:
     """The processor that goes with a model."""
     template = TEMPLATES.build(model.config.template, model.tokenizer)
     return Processor(model.tokenizer, template, **({"max_length": model.config.max_length} | arguments))
+
+
+def csv_overrides(folder: Path, labels: Sequence[str] = ("Red", "Green", "Blue") * 14, step: int = 3) -> list[str]:
+    """Command line for a graph written into a folder, a node per label and edges ``step`` nodes onward, and a model of two layers."""
+    nodes = [f"n{i},{label} {i},Of {label} things {i % 5},{label}" for i, label in enumerate(labels)]
+    edges = [f"n{i},n{(i + step) % len(labels)}" for i in range(len(labels))]
+    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
+    (folder / "edges.csv").write_text("\n".join(["source,target", *edges, ""]))
+    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
+    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
 
 
 def scratch(registry: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:

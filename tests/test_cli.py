@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import csv_overrides
 import yaml
 
 from graphgpt.cli import describe, main
@@ -34,12 +35,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def good(tmp_path: Path) -> list[str]:
-    """An experiment on a graph of 42 nodes in three classes, with a model of two layers."""
-    words = {"Red": "crimson scarlet ruby", "Green": "moss fern leaf", "Blue": "sea sky ink"}
-    nodes = [f"n{i},{label} {i},{words[label]} {i % 5},{label}" for i, label in enumerate([*words] * 14)]
-    (tmp_path / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
-    (tmp_path / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 3) % 42}" for i in range(42)), ""]))
-    return ["dataset=csv", f"dataset.nodes={tmp_path}/nodes.csv", f"dataset.edges={tmp_path}/edges.csv", "model/llm=tiny_random"]
+    """An experiment with nothing wrong in it."""
+    return csv_overrides(tmp_path)
 
 
 # graphgpt ls
@@ -172,7 +169,6 @@ def test_check_of_samples_that_are_too_long(run: Run, good: list[str]) -> None:
     assert re.search(r"^3\. failed Sample 'n\d+' has \d+ tokens, more than model\.max_length=64; ", out, re.MULTILINE)
 
 
-@pytest.mark.xfail(strict=True, reason="preflight prints what it found as Rich's markup, where a text in brackets is a style")
 def test_check_shows_brackets_as_they_are(run: Run, good: list[str], tmp_path: Path) -> None:
     nodes = (tmp_path / "nodes.csv").read_text()
     for label in ("Red", "Green", "Blue"):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import graphgpt
-from graphgpt.errors import CheckpointError
+from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import atomic_folder, file_sha256, write_json, write_text
 
 if TYPE_CHECKING:
@@ -60,26 +60,38 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or a newer version wrote it.
     """
+    file = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         written = int(manifest["format"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST} cannot be read as a manifest: {error}") from error
+        raise CheckpointError(f"{file} cannot be read as a manifest: {first_line(error)}") from error
     if written > FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {written}; this version reads up to {FORMAT}: update graphgpt.")
+    for key in ("task", "model", "llm", "files", "created"):
+        if key not in manifest:
+            raise CheckpointError(f"{file} cannot be read as a manifest: it has no '{key}'.")
     return manifest
 
 
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     """The experiment that made a checkpoint, as plain data; without where it started or resumed, for its weights are here."""
-    file = find_checkpoint(path) / "config.yaml"
+    return {**read_experiment(find_checkpoint(path) / "config.yaml"), "stage1": None, "resume": None}
+
+
+def read_experiment(file: Path) -> dict[str, Any]:
+    """A ``config.yaml`` as plain data.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no mapping.
+    """
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file} cannot be read as a configuration: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{file} is not a mapping of config keys.")
-    return {**data, "stage1": None, "resume": None}
+    return data
 
 
 def checkpoint_problems(path: str, key: str) -> list[str]:

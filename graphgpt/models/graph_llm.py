@@ -1,6 +1,7 @@
 """The model: a tower, a projector and a language model, joined by the tokens that stand for inputs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -12,10 +13,23 @@ from graphgpt.models.lora import LoraConfig, add_lora, train_adapters
 from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.projector import Projector
 from graphgpt.models.tower import Tower
-from graphgpt.prompts.batch import Batch, scoring_batch
+from graphgpt.prompts.batch import Batch, common_prompt, scoring_batch
 from graphgpt.prompts.processor import PATCH, Example
 from graphgpt.registry import MODELS, PROJECTORS, TEMPLATES, TOWERS
 from graphgpt.schema import Registered, configclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """What a number of prompts begin with, encoded.
+
+    Args:
+        length: In tokens.
+        cache: Their keys and values, a transformers ``DynamicCache``.
+    """
+
+    length: int
+    cache: Any
 
 
 @MODELS.register("graph_llm")
@@ -95,8 +109,8 @@ class GraphLLM(nn.Module):
             states = self.tower(inputs)
         return embedded.masked_scatter((input_ids == PATCH)[..., None], self.projector(states).to(dtype))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-likelihood of every answer in a token tree.
+    def forward(self, batch: Batch, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of every answer in a token tree, which stands below ``prefix`` where there is one.
 
         Returns:
             Sum of the log-probabilities of each answer's tokens, shape ``[a]``, float32, and their number, shape ``[a]``.
@@ -110,8 +124,11 @@ class GraphLLM(nn.Module):
             position_ids=batch.position_ids[None],
             attention_mask=mask[None, None],
             logits_to_keep=needed,
-            use_cache=False,
+            past_key_values=None if prefix is None else prefix.cache,
+            use_cache=prefix is not None,
         ).logits[0]
+        if prefix is not None:
+            prefix.cache.crop(-batch.num_tokens)
         log_probability = logits.float().log_softmax(dim=-1)[place, batch.target]
         zeros = torch.zeros(batch.num_answers, device=logits.device)
         return zeros.index_add(0, batch.answer, log_probability), zeros.index_add(0, batch.answer, torch.ones_like(log_probability))
@@ -125,9 +142,25 @@ class GraphLLM(nn.Module):
         return -(total / count).mean()
 
     @torch.inference_mode()
-    def score(self, prompts: Sequence[Example], candidates: Sequence[Sequence[int]]) -> Tensor:
-        """Log-likelihood of every candidate answer (token ids) after every prompt, shape ``[b, c]``, float32, on the CPU."""
-        total, _ = self.forward(scoring_batch(prompts, candidates, self.tower.collate).to(self.device))
+    def prefix(self, prompts: Sequence[Example]) -> Prefix | None:
+        """The common beginning of all prompts, encoded once for all batches of them; None where there is none."""
+        length = common_prompt(prompts)
+        if length == 0:
+            return None
+        embedded = self.embed(torch.tensor([prompts[0].ids[:length]], device=self.device), None)
+        return Prefix(length=length, cache=self.llm(inputs_embeds=embedded, logits_to_keep=1, use_cache=True).past_key_values)
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Example], candidates: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Tensor:
+        """Log-likelihood of every candidate answer (token ids) after every prompt, shape ``[b, c]``, float32, on the CPU.
+
+        Args:
+            prompts: Tokenised; each begins with ``prefix``.
+            candidates: Token ids.
+            prefix: Of :meth:`prefix`, for these prompts and others.
+        """
+        before = 0 if prefix is None else prefix.length
+        total, _ = self.forward(scoring_batch(prompts, candidates, self.tower.collate, before).to(self.device), prefix)
         return total.view(len(prompts), len(candidates)).cpu()
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.errors import GraphGPTError
+from graphgpt.errors import GraphGPTError, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.schema import configclass
 
@@ -130,7 +130,7 @@ class _explained:
         if isinstance(error, OSError):
             raise GraphGPTError(
                 f"model.llm.path: cannot load '{self.config.path}': it is no local folder, and the hub does not give it "
-                f"({str(error).splitlines()[0]})"
+                f"({first_line(error)})"
             ) from error
 
 

@@ -26,12 +26,12 @@ CollateInputs = Callable[[Sequence[ModalityInput]], Any]
 class Batch:
     """One token tree, with the questions put to it.
 
-    Shapes: t tokens, p predictions, a answers.
+    Shapes: t tokens, n tokens before them that are encoded already, p predictions, a answers.
 
     Args:
         input_ids: Token ids, below zero for modality tokens, shape ``[t]``, int64.
         position_ids: Place of each token on its path, shape ``[t]``, int64.
-        attention_mask: Row attends to column, shape ``[t, t]``, bool.
+        attention_mask: Row attends to column, shape ``[t, n + t]``, bool.
         source: Token whose output predicts, shape ``[p]``, int64.
         target: Token id to predict, shape ``[p]``, int64.
         answer: Which answer the prediction belongs to, shape ``[p]``, int64.
@@ -62,8 +62,13 @@ class Batch:
 
 @dataclass
 class TokenTree:
-    """Token sequences that share beginnings, being put together."""
+    """Token sequences that share beginnings, being put together.
 
+    Args:
+        before: How many tokens stand before the tree and are seen by all of it.
+    """
+
+    before: int = 0
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
@@ -72,7 +77,7 @@ class TokenTree:
 
     def add(self, ids: Sequence[int], parent: int = -1) -> int:
         """Append ``ids`` (at least one) below segment ``parent`` (-1: at the root) and return the new segment's number."""
-        start = self.positions[self.ends[parent]] + 1 if parent >= 0 else 0
+        start = self.positions[self.ends[parent]] + 1 if parent >= 0 else self.before
         self.ids += ids
         self.positions += range(start, start + len(ids))
         self.segments += [len(self.parents)] * len(ids)
@@ -81,13 +86,14 @@ class TokenTree:
         return len(self.parents) - 1
 
     def attention_mask(self) -> Tensor:
-        """Each token sees itself and what stands before it on its path, shape ``[t, t]``, bool."""
+        """Each token sees itself and what stands before it on its path, shape ``[t, before + t]``, bool."""
         visible = np.eye(len(self.parents), dtype=bool)
         for segment, parent in enumerate(self.parents):
             if parent >= 0:
                 visible[segment] |= visible[parent]
         segments = np.asarray(self.segments)
-        return torch.from_numpy(np.tril(visible[segments][:, segments]))
+        own = np.tril(visible[segments][:, segments])
+        return torch.from_numpy(np.pad(own, ((0, 0), (self.before, 0)), constant_values=True))
 
     def batch(
         self, predictions: Sequence[tuple[int, int, int]], num_answers: int, examples: Sequence[Example], collate: CollateInputs
@@ -111,7 +117,7 @@ class TokenTree:
 def training_batch(examples: Sequence[Example], collate: CollateInputs) -> Batch:
     """All examples below their common beginning; each example is one answer."""
     tree = TokenTree()
-    shared = _common_prompt(examples)
+    shared = common_prompt(examples)
     root = tree.add(examples[0].ids[:shared]) if shared else -1
     predictions = []
     for number, example in enumerate(examples):
@@ -125,15 +131,17 @@ def training_batch(examples: Sequence[Example], collate: CollateInputs) -> Batch
     return tree.batch(predictions, len(examples), examples, collate)
 
 
-def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]], collate: CollateInputs) -> Batch:
+def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]], collate: CollateInputs, before: int = 0) -> Batch:
     """All prompts below their common beginning, and below each of them every candidate.
 
     Candidates that begin alike share those tokens, and a candidate's last token is only predicted, never read. Answer
-    number ``i * len(candidates) + j`` is candidate j of prompt i.
+    number ``i * len(candidates) + j`` is candidate j of prompt i. The first ``before`` tokens of all prompts are encoded
+    elsewhere.
     """
-    tree = TokenTree()
-    shared = _common_prompt(prompts)
-    root = tree.add(prompts[0].ids[:shared]) if shared else -1
+    tree = TokenTree(before)
+    shared = common_prompt(prompts)
+    root = tree.add(prompts[0].ids[before:shared]) if shared > before else -1
+    shared = max(shared, before)
     predictions = []
     for i, prompt in enumerate(prompts):
         stem = tree.add(prompt.ids[shared:], root)
@@ -147,7 +155,7 @@ def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]
     return tree.batch(predictions, len(prompts) * len(candidates), prompts, collate)
 
 
-def _common_prompt(examples: Sequence[Example]) -> int:
+def common_prompt(examples: Sequence[Example]) -> int:
     """How many tokens all examples begin with alike, before any modality token or answer; leaves each at least one."""
     if len(examples) < 2:
         return 0

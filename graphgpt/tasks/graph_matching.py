@@ -19,6 +19,8 @@ ANSWER = "Based on the given graph tokens and the list of {node} titles, we obta
 class GraphMatching(Task):
     """Put a shuffled list of titles into the order of the graph tokens (GraphGPT, arXiv:2310.13023, section 3.2)."""
 
+    words = ("titles",)
+
     @configclass
     class Config(TaskConfig):
         pass

@@ -16,6 +16,8 @@ from graphgpt.task import Prediction, Task, TaskConfig, generator
 class NodeClassification(Task):
     """The answer is a class name; every class name is a candidate (GraphGPT, arXiv:2310.13023, section 3.3)."""
 
+    words = ("classes", "numbered", "title", "text")
+
     @configclass
     class Config(TaskConfig):
         text_dropout: float = Field(default=0.0, ge=0, le=1)

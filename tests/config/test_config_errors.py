@@ -9,22 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import csv_overrides
 
 from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, launch, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = "it must begin with one of graphgpt., torch.optim., lightning.pytorch., bitsandbytes.optim.."
-
-
-def csv_overrides(folder: Path) -> list[str]:
-    """Command line for a graph of 42 nodes in three classes, written into a folder, and a model of two layers."""
-    words = {"Red": "crimson scarlet ruby", "Green": "moss fern leaf", "Blue": "sea sky ink"}
-    nodes = [f"n{i},{label} {i},{words[label]} {i % 5},{label}" for i, label in enumerate([*words] * 14)]
-    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
-    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 3) % 42}" for i in range(42)), ""]))
-    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
-    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
 
 
 @pytest.fixture
@@ -283,13 +274,11 @@ def test_plugin_that_cannot_be_imported(good: list[str]) -> None:
         check_command_line(ExperimentConfig, "train", [*good, "plugins=[no.such.module]"])
 
 
-@pytest.mark.xfail(strict=True, raises=GraphGPTError, reason="load_plugins takes the word apart and reports its first letter")
 def test_plugins_that_are_no_list(good: list[str]) -> None:
     [found] = problems([*good, "plugins=my_module"])
     assert found.startswith("plugins: 'my_module' does not fit: ")
 
 
-@pytest.mark.xfail(strict=True, reason="Hydra's own words, without the nearest group, and they end the report")
 def test_unknown_group(good: list[str]) -> None:
     found = problems([*good, "model/towr=sgc", "seed=abc"])
     assert found[0].startswith("model/towr: ")
@@ -297,7 +286,6 @@ def test_unknown_group(good: list[str]) -> None:
     assert found[1].startswith("seed: ")
 
 
-@pytest.mark.xfail(strict=True, raises=(TypeError, yaml.YAMLError), reason="_resumed takes for granted that the file holds a mapping")
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [\n"], ids=["empty", "no mapping", "not yaml"])
 def test_resume_where_the_config_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
@@ -306,7 +294,6 @@ def test_resume_where_the_config_cannot_be_read(tmp_path: Path, text: str) -> No
     assert "config.yaml" in found
 
 
-@pytest.mark.xfail(strict=True, reason="a wording is first filled in while it trains, where an unknown word is a KeyError")
 @pytest.mark.parametrize("wording", ["Which {titel}? <graph>", "Which {? <graph>"])
 def test_wording_that_cannot_be_filled_in(good: list[str], wording: str) -> None:
     assert check_command_line(ExperimentConfig, "train", [*good, "task.wordings.mine='Which {titles} <graph>?'", "task.wording=mine"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers import csv_overrides
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.cli import describe
@@ -69,16 +70,6 @@ TRAINED = [
     *([f"model/tower={tower}", f"model/projector={projector}"] for tower, projector in PAIRS),
     *([f"{group}={name}"] for group, name in RUNNABLE if group not in ("model/tower", "model/projector")),
 ]
-
-
-def csv_overrides(folder: Path) -> list[str]:
-    """Command line for a graph of 42 nodes in three classes, written into a folder, and a model of two layers."""
-    words = {"Red": "crimson scarlet ruby", "Green": "moss fern leaf", "Blue": "sea sky ink"}
-    nodes = [f"n{i},{label} {i},{words[label]} {i % 5},{label}" for i, label in enumerate([*words] * 14)]
-    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
-    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 3) % 42}" for i in range(42)), ""]))
-    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
-    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
 
 
 @pytest.fixture(scope="module")

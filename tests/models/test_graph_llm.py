@@ -109,6 +109,10 @@ def test_score_equals_each_candidate_run_alone(
     batch = prompts(model, samples[kind])
     scores = model.score(batch, candidates)
     assert scores.shape == (len(batch), len(candidates)) and scores.dtype == torch.float32
+    prefix = model.prefix(batch)
+    for _ in range(2):
+        split = [model.score(batch[:1], candidates, prefix), model.score(batch[1:], candidates, prefix)]
+        torch.testing.assert_close(torch.cat(split), scores, atol=1e-4, rtol=1e-5)
     for i, prompt in enumerate(batch):
         for j, candidate in enumerate(candidates):
             logits = plain_logits(model, prompt.ids + candidate, prompt.inputs)[len(prompt.ids) - 1 : -1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import csv_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
@@ -28,16 +29,6 @@ ROOT = Path(__file__).parents[2]
 LABELS = ["Red", "Green", "Blue", "White"]
 
 
-def csv_overrides(folder: Path) -> list[str]:
-    """Command line for a graph of 60 nodes in four classes of 24, 18, 12 and 6, and a model of two layers."""
-    labels = [label for label, count in zip(LABELS, (24, 18, 12, 6), strict=True) for _ in range(count)]
-    nodes = [f"n{i},Node {i},Of {label} things {i % 5},{label}" for i, label in enumerate(labels)]
-    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
-    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 1) % 60}" for i in range(60)), ""]))
-    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
-    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
-
-
 def train(folder: Path, overrides: Sequence[str]) -> None:
     """Train as train.py does."""
     experiment = check_command_line(ExperimentConfig, "train", overrides)
@@ -51,7 +42,9 @@ Evaluate = Callable[..., tuple[dict[str, Any], Path]]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return csv_overrides(tmp_path_factory.mktemp("csv"))
+    """Sixty nodes in four classes of 24, 18, 12 and 6."""
+    labels = [label for label, count in zip(LABELS, (24, 18, 12, 6), strict=True) for _ in range(count)]
+    return csv_overrides(tmp_path_factory.mktemp("csv"), labels, step=1)
 
 
 @pytest.fixture(scope="module")

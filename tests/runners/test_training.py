@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers import csv_overrides
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,16 +31,6 @@ from graphgpt.runners.lightning import newest_resumable
 ROOT = Path(__file__).parents[2]
 WAIT = 250  # seconds that a process may take on a busy machine
 STAGE2 = ["task=node_classification", "model/lora=default"]
-
-
-def csv_overrides(folder: Path) -> list[str]:
-    """Command line for a graph of 42 nodes in three classes, written into a folder, and a model of two layers."""
-    words = {"Red": "crimson scarlet ruby", "Green": "moss fern leaf", "Blue": "sea sky ink"}
-    nodes = [f"n{i},{label} {i},{words[label]} {i % 5},{label}" for i, label in enumerate([*words] * 14)]
-    (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
-    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"n{i},n{(i + 3) % 42}" for i in range(42)), ""]))
-    data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
-    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
 
 
 @dataclasses.dataclass(frozen=True)
