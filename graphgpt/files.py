@@ -45,21 +45,22 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         yield tmp
         tmp.chmod(0o755)
-        while True:
-            try:
-                tmp.rename(folder)
-                break
-            except OSError as error:
-                # A folder with something in it cannot be renamed over: it is moved away first, by whoever is quicker.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                with (
-                    tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as old,
-                    contextlib.suppress(FileNotFoundError),
-                ):
-                    folder.rename(Path(old) / folder.name)
+        _replace(folder, tmp)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Give ``new`` the name ``folder``. A folder with something in it cannot be renamed over: it is moved away first."""
+    while True:
+        try:
+            new.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as old, contextlib.suppress(FileNotFoundError):
+            folder.rename(Path(old) / folder.name)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import csv_overrides
 import yaml
+from helpers import csv_overrides
 
 from graphgpt.cli import describe, main
 from graphgpt.config import CONFIG_DIR

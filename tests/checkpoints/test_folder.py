@@ -248,7 +248,7 @@ def test_a_newer_format(build: Build, saved: Callable[..., Path]) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "new"}', '{"format": null}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "new"}', '{"format": null}', '{"format": 1}'])
 def test_a_manifest_that_is_none(build: Build, saved: Callable[..., Path], text: str) -> None:
     folder = saved()
     (folder / "manifest.json").write_text(text)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from helpers import csv_overrides
 
 from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, launch, read_config
