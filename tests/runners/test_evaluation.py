@@ -287,7 +287,7 @@ def test_the_program_leaves_a_run_folder(checkpoint: Path, run: Evaluate, tmp_pa
 def test_another_graph_where_the_first_one_is_gone(data: list[str], tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
-    train(tmp_path / "run", [*csv_overrides(moved), "task=node_classification", "runner.max_steps=1"])
+    train(tmp_path / "run", [*csv_overrides(moved, LABELS * 15), "task=node_classification", "runner.max_steps=1"])
     (moved / "nodes.csv").unlink()
     other = [override for override in data if override.startswith("dataset")]
     done = program(tmp_path, f"checkpoint={tmp_path}/run", *other, "limit=1", "baselines=false", "samples=0")
