@@ -99,9 +99,10 @@ class StdlibDocs(GraphDataset):
 
     @classmethod
     def problems(cls, config: StdlibDocsConfig) -> list[str]:
-        if _library(config).is_dir():
-            return []
-        return [f"dataset.library={config.library} is not a folder: name the folder of a standard library that holds os.py."]
+        found = super().problems(config)
+        if not _library(config).is_dir():
+            found.append(f"dataset.library={config.library} is not a folder: name the folder of a standard library that holds os.py.")
+        return found
 
     def fingerprint(self) -> str:
         sources = {path.relative_to(self.library).as_posix(): file_sha256(path) for _, path in _sources(self.library)}

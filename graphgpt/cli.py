@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, config_groups, user_errors
+from graphgpt.data_cli import add_parser as add_data_parser
 from graphgpt.errors import GraphGPTError, nearest
 
 
@@ -20,6 +21,10 @@ def main(arguments: list[str] | None = None) -> None:
     cp.add_argument("target", type=Path, help="file to write; never overwrites")
     check = commands.add_parser("check", help="pre-flight: everything that can be seen before training")
     check.add_argument("overrides", nargs="*", help="as for train.py, such as experiment=stage1")
+    join = commands.add_parser("gather", help="join the shards of an evaluation into one run folder")
+    join.add_argument("folders", nargs="+", type=Path, help="run folders of evaluate.py shard=1/n, shard=2/n, ...")
+    join.add_argument("--out", type=Path, help="folder to make; a dated one beside the first unless given")
+    add_data_parser(commands)
     commands.add_parser("env", help="versions, for a bug report")
     options = parser.parse_args(arguments)
     with user_errors():
@@ -32,6 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
 
             config = check_command_line(ExperimentConfig, "train", options.overrides)
             sys.exit(0 if preflight(config) else 2)
+        elif options.command == "data":
+            options.run(options)
+        elif options.command == "gather":
+            from graphgpt.gather import gather
+
+            gather(options.folders, options.out)
         else:
             show_environment()
 

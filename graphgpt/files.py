@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ def cache_dir() -> Path:
 
 def fingerprint(*parts: Any) -> str:
     """Sixteen hexadecimal digits that identify ``parts``: bytes and strings as they are, anything else as sorted JSON."""
+    return fingerprint_of(parts)
+
+
+def fingerprint_of(parts: Iterable[Any]) -> str:
+    """:func:`fingerprint` of parts that come one after another and need not all be in memory."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else (part if isinstance(part, str) else json.dumps(part, sort_keys=True)).encode()

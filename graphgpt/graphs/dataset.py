@@ -1,27 +1,52 @@
 """What a dataset is: a recipe that yields a text-attributed graph."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from graphgpt.files import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.graphs.subgraph import Layout
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import Registered, configclass
+
+#: Fields of a dataset that say what the prompts call things; the card of a built graph may hold them under ``words``.
+WORDS = ("domain", "node", "relation", "category")
 
 
 @configclass
 class SplitConfig:
-    """Which nodes are for training, validation and test."""
+    """Which nodes are for training, validation and test; only labelled ones are, and each is in one split at most."""
 
-    name: Literal["random", "given"] = "random"
-    """``random``: by the fractions below; ``given``: the split that the data bring."""
+    name: Literal["random", "planetoid", "given", "file"] = "random"
+    """``random``: by shares; ``planetoid``: by numbers; ``given``: the split that the data bring; ``file``: a table of yours."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of ``random`` and ``planetoid``. Same seed, same split, on every machine."""
     train: float = Field(default=0.6, gt=0, lt=1)
-    """Share of the labelled nodes for training."""
+    """``random``: share of the labelled nodes for training."""
     val: float = Field(default=0.2, ge=0, lt=1)
-    """Share for validation; the rest is for test."""
-    seed: int = 0
-    """Same seed, same split, on every machine."""
+    """``random``: share for validation; the rest is for test."""
+    per_class: int = Field(default=20, ge=1)
+    """``planetoid``: nodes of every class for training."""
+    num_val: int = Field(default=500, ge=0)
+    """``planetoid``: nodes for validation."""
+    num_test: int = Field(default=1000, ge=1)
+    """``planetoid``: nodes for test; what is left is in no split."""
+    path: str | None = None
+    """``file``: CSV or Parquet file with the columns ``id,split``, such as the ``split.csv`` of a run."""
+
+    def problems(self) -> list[str]:
+        """What cannot work and can be seen without the graph, one sentence each."""
+        if self.name == "random" and self.train + self.val >= 1:
+            return [f"dataset.split: train {self.train} and val {self.val} leave nothing for test; their sum must be below 1."]
+        if self.name == "file" and self.path is None:
+            return ["dataset.split.path: must be given, for dataset.split.name is 'file'."]
+        if self.name == "file" and not Path(str(self.path)).is_file():
+            return [f"dataset.split.path={self.path}: there is no such file."]
+        return []
 
 
 @configclass
@@ -33,7 +58,9 @@ class SamplerConfig:
     fanout: int = Field(default=10, ge=1)
     """At most so many neighbours per node and hop, without replacement."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """At most so many nodes, the nearest first, become graph tokens; null takes all."""
+    """At most so many graph tokens, the nearest first; null takes all."""
+    layout: Layout = "sampled"
+    """``sampled``: a token per node; ``neighborhood_detail``: a tree of fixed form; ``hop_field``: a token per hop."""
 
 
 @configclass
@@ -67,7 +94,8 @@ class GraphDataset(ABC):
     @classmethod
     def problems(cls, config: Any) -> list[str]:
         """What is wrong and can be seen without reading the data, e.g. a missing file: one sentence each, naming the key."""
-        return []
+        found: list[str] = config.split.problems()
+        return found
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -80,3 +108,24 @@ class GraphDataset(ABC):
         Raises:
             DataError: naming the file, the line and the value.
         """
+
+    def folder(self) -> Path:
+        """Where the graph lies once it is built."""
+        return cache_dir() / "graphs" / f"{self.config.name}-{self.fingerprint()}"
+
+    def write(self, folder: Path, card: dict[str, Any] | None = None) -> None:
+        """Build the graph and save it as a folder, all or nothing.
+
+        A dataset whose texts may not fit into memory overrides it to write them as they are read.
+
+        Args:
+            folder: Is replaced where it exists.
+            card: What else the graph's card should say.
+
+        Raises:
+            DataError: as :meth:`build`.
+        """
+        graph = self.build()
+        if graph.x is not None:
+            graph = graph.with_features(graph.x)
+        replace(graph, card=graph.card | (card or {})).save(folder)

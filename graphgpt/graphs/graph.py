@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graphgpt.errors import DataError
-from graphgpt.files import atomic_folder, fingerprint
+from graphgpt.files import atomic_folder, fingerprint_of
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
+TEXT_FILE = "text.arrow"
+TEXT_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "body")])
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,16 @@ class TextAttributedGraph:
         bodies: Longer texts, may be empty, length n.
         class_names: Names of the classes that ``y`` counts.
         card: Where the graph came from: name, fingerprint, counts, warnings, what the builder adds.
-        x: Node features, shape ``[n, d]``, float32, finite; None before a text encoder has run.
+        x: Node features, shape ``[n, d]``, float32, finite; None where a text encoder is still to make them.
         split: Split given with the data, shape ``[n]``, int8: index into ``SPLITS``, -1 for none; None when the data has none.
     """
 
     rowptr: Tensor
     col: Tensor
     y: Tensor
-    ids: pa.Array
-    titles: pa.Array
-    bodies: pa.Array
+    ids: pa.ChunkedArray
+    titles: pa.ChunkedArray
+    bodies: pa.ChunkedArray
     class_names: tuple[str, ...]
     card: dict[str, Any] = field(default_factory=dict)
     x: Tensor | None = None
@@ -105,17 +107,23 @@ class TextAttributedGraph:
         return replace(self, x=x.float().contiguous())
 
     def save(self, folder: Path) -> None:
-        """Write ``graph.safetensors``, ``text.arrow`` and ``card.json``, all or nothing. Features are not part of it."""
+        """Write the graph folder (``text.arrow`` and what :meth:`save_numbers` writes), all or nothing."""
+        table = pa.table([self.ids, self.titles, self.bodies], schema=TEXT_SCHEMA)
+        with atomic_folder(folder) as tmp:
+            with pa.OSFile(str(tmp / TEXT_FILE), "wb") as sink, pa.ipc.new_file(sink, TEXT_SCHEMA) as writer:
+                writer.write_table(table)
+            self.save_numbers(tmp)
+
+    def save_numbers(self, folder: Path) -> None:
+        """Write everything but the texts: ``graph.safetensors``, ``card.json`` and, where there are features, ``x.safetensors``."""
         tensors = {"rowptr": self.rowptr, "col": self.col, "y": self.y}
         if self.split is not None:
             tensors["split"] = self.split
-        table = pa.table({"id": self.ids, "title": self.titles, "body": self.bodies})
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "graph.safetensors")
+        if self.x is not None:
+            save_file({"x": self.x.contiguous()}, folder / "x.safetensors")
         card = {**self.card, "format": FORMAT, "class_names": list(self.class_names)}
-        with atomic_folder(folder) as tmp:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, tmp / "graph.safetensors")
-            with pa.OSFile(str(tmp / "text.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            (tmp / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def open(cls, folder: Path) -> "TextAttributedGraph":
@@ -124,30 +132,39 @@ class TextAttributedGraph:
         Raises:
             DataError: a file is missing or damaged, or was written by a newer version.
         """
-        for name in ("card.json", "graph.safetensors", "text.arrow"):
+        for name in ("card.json", "graph.safetensors", TEXT_FILE):
             if not (folder / name).is_file():
                 raise DataError(f"{folder} is not a graph folder: {name} is missing.")
         with _reading(folder / "card.json") as path:
             card = json.loads(path.read_text(encoding="utf-8"))
-        with _reading(folder / "graph.safetensors") as path:
-            tensors = load_file(path)
-        with _reading(folder / "text.arrow") as path:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
+            if not isinstance(card, dict) or not {"format", "name", "fingerprint", "class_names"} <= card.keys():
+                raise ValueError("expected an object with 'format', 'name', 'fingerprint' and 'class_names'")
         if card["format"] > FORMAT:
             raise DataError(f"{folder / 'card.json'} has format {card['format']}; this version reads up to {FORMAT}: update graphgpt.")
-        ids, titles, bodies = (
-            column.chunk(0) if column.num_chunks else pa.array([], pa.large_string())
-            for column in (table["id"], table["title"], table["body"])
-        )
+        with _reading(folder / "graph.safetensors") as path:
+            tensors = load_file(path)
+            if missing := {"rowptr", "col", "y"} - tensors.keys():
+                raise ValueError(f"it holds no {', '.join(sorted(missing))}")
+        x = None
+        if (folder / "x.safetensors").is_file():
+            with _reading(folder / "x.safetensors") as path:
+                x = load_file(path).get("x")
+                if x is None:
+                    raise ValueError("it holds no x")
+        with _reading(folder / TEXT_FILE) as path:
+            texts = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            if texts.schema.names != TEXT_SCHEMA.names:
+                raise ValueError(f"expected the columns {TEXT_SCHEMA.names}, found {texts.schema.names}")
         return cls(
             rowptr=tensors["rowptr"],
             col=tensors["col"],
             y=tensors["y"],
-            ids=ids,
-            titles=titles,
-            bodies=bodies,
+            ids=texts["id"],
+            titles=texts["title"],
+            bodies=texts["body"],
             class_names=tuple(card["class_names"]),
             card=card,
+            x=x,
             split=tensors.get("split"),
         )
 
@@ -161,21 +178,63 @@ def _reading(path: Path) -> Iterator[Path]:
         raise DataError(f"{path} is damaged ({error}); delete {path.parent} to have it made again.") from error
 
 
+class TextWriter:
+    """Node texts on their way into an Arrow file, batch by batch, so that they need not be in memory all at once.
+
+    A node without a title gets the first words of its body, one without any text its id, so that every node can be named
+    in a prompt.
+
+    Args:
+        path: File to write; None keeps the texts in memory.
+
+    Attributes:
+        without_title: Nodes that came without a title so far.
+        without_text: Those of them that came without a body as well.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.without_title = 0
+        self.without_text = 0
+        self._sink = pa.BufferOutputStream() if path is None else pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, TEXT_SCHEMA)
+
+    def add(self, ids: Sequence[str], titles: Sequence[str], bodies: Sequence[str]) -> None:
+        """Append nodes; the three have the same length, and may hold empty titles and bodies."""
+        named = []
+        for name, title, body in zip(ids, titles, bodies, strict=True):
+            title = title.strip()
+            if not title:
+                title = " ".join(body.split()[:8])
+                self.without_title += 1
+                self.without_text += not title
+            named.append(title or f"node {name}")
+        if named:
+            self._writer.write_batch(
+                pa.record_batch([pa.array(column, pa.large_string()) for column in (ids, named, bodies)], schema=TEXT_SCHEMA)
+            )
+
+    def close(self) -> pa.Table:
+        """All that was added; when it was written to a file, mapped from there."""
+        self._writer.close()
+        if self.path is None:
+            return pa.ipc.open_file(self._sink.getvalue()).read_all()
+        self._sink.close()
+        return pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+
+
 def build_graph(
     *,
     ids: Sequence[str],
     titles: Sequence[str],
     bodies: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     class_names: Sequence[str],
     edges: np.ndarray,
     card: dict[str, Any],
-    split: Sequence[int] | None = None,
+    split: Sequence[int] | np.ndarray | None = None,
 ) -> TextAttributedGraph:
-    """Assemble a graph from records that a dataset builder has read and checked.
-
-    Edges are made undirected; duplicates and self-loops are dropped and counted in the card. A node without a title gets
-    the first words of its body, one without any text its id, so that every node can be named in a prompt.
+    """Assemble a graph from records that a dataset builder has read and checked; see :func:`finish_graph`.
 
     Args:
         ids: Unique node names, length n.
@@ -187,41 +246,84 @@ def build_graph(
         card: What the builder knows about the origin; at least ``name``.
         split: Index into ``SPLITS`` or -1 per node, when the data brings a split.
     """
-    n = len(ids)
-    no_title = [i for i in range(n) if not titles[i].strip()]
-    no_text = [i for i in no_title if not bodies[i].strip()]
-    titles = [title.strip() or " ".join(body.split()[:8]) or f"node {name}" for title, body, name in zip(titles, bodies, ids, strict=True)]
+    texts = TextWriter()
+    texts.add(ids, titles, bodies)
+    return finish_graph(texts, labels=labels, class_names=class_names, edges=edges, card=card, split=split)
 
+
+def finish_graph(
+    texts: TextWriter,
+    *,
+    labels: Sequence[int] | np.ndarray,
+    class_names: Sequence[str],
+    edges: np.ndarray,
+    card: dict[str, Any],
+    split: Sequence[int] | np.ndarray | None = None,
+) -> TextAttributedGraph:
+    """Assemble a graph whose texts have been written.
+
+    Edges are made undirected; duplicates and self-loops are dropped and counted in the card.
+
+    Args:
+        texts: All texts of all nodes; closed here.
+        labels: As for :func:`build_graph`, like the rest.
+    """
+    table = texts.close()
+    n = table.num_rows
     edges = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
-    loops = int((edges[:, 0] == edges[:, 1]).sum())
-    pairs = np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1)
-    unique = np.unique(pairs[:, 0] * max(n, 1) + pairs[:, 1])
-    source, target = unique // max(n, 1), unique % max(n, 1)
-    both = np.sort(np.concatenate([source * max(n, 1) + target, target * max(n, 1) + source]))
-    row, col = both // max(n, 1), both % max(n, 1)
-    rowptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))]).astype(np.int64)
-
+    rowptr, col, loops = _symmetric(edges, n)
     graph = TextAttributedGraph(
         rowptr=torch.from_numpy(rowptr),
         col=torch.from_numpy(col),
         y=torch.tensor(labels, dtype=torch.int64),
-        ids=pa.array(ids, pa.large_string()),
-        titles=pa.array(titles, pa.large_string()),
-        bodies=pa.array(bodies, pa.large_string()),
+        ids=table["id"],
+        titles=table["title"],
+        bodies=table["body"],
         class_names=tuple(class_names),
         split=None if split is None else torch.tensor(split, dtype=torch.int8),
     )
     counts = {
         "nodes": n,
-        "edges": len(unique),
+        "edges": graph.num_edges,
         "classes": len(class_names),
         "unlabelled": int((graph.y < 0).sum()),
         "isolated": int((graph.rowptr.diff() == 0).sum()),
         "homophily": None if np.isnan(h := graph.homophily()) else round(h, 4),
         "self_loops_dropped": loops,
-        "duplicate_edges_dropped": len(pairs) - len(unique),
-        "without_title": len(no_title),
-        "without_text": len(no_text),
+        "duplicate_edges_dropped": len(edges) - loops - graph.num_edges,
+        "without_title": texts.without_title,
+        "without_text": texts.without_text,
     }
-    identity = [rowptr.tobytes(), col.tobytes(), graph.y.numpy().tobytes(), *class_names, *titles, *bodies]
-    return replace(graph, card={**card, **counts, "fingerprint": fingerprint(*identity)})
+    return replace(graph, card={**card, **counts, "fingerprint": identity(graph)})
+
+
+def _symmetric(edges: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """``rowptr`` and ``col`` of the undirected graph, and how many self-loops were left out."""
+    base = max(n, 1)
+    low, high = np.minimum(edges[:, 0], edges[:, 1]), np.maximum(edges[:, 0], edges[:, 1])
+    loops = int((low == high).sum())
+    once = np.unique((low * base + high)[low != high])
+    del low, high
+    # One sort of the keys (row, col) orders the rows and the neighbours within them.
+    both = np.concatenate([once, once % base * base + once // base])
+    both.sort()
+    rowptr = np.concatenate([[0], np.cumsum(np.bincount(both // base, minlength=n))]).astype(np.int64)
+    return rowptr, both % base, loops
+
+
+def identity(graph: TextAttributedGraph) -> str:
+    """The fingerprint of structure, labels and texts, read batch by batch."""
+    return fingerprint_of(_identifying(graph))
+
+
+def _identifying(graph: TextAttributedGraph) -> Iterator[bytes | str]:
+    for tensor in (graph.rowptr, graph.col, graph.y):
+        yield tensor.numpy().tobytes()
+    yield from graph.class_names
+    for column in (graph.titles, graph.bodies):
+        yield from strings(column)
+
+
+def strings(column: pa.ChunkedArray) -> Iterable[str]:
+    """The strings of a column, made one chunk at a time."""
+    return (value for chunk in column.chunks for value in chunk.to_pylist())

@@ -1,38 +1,118 @@
 """Which nodes are for training, validation and test."""
 
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, nearest
+from graphgpt.files import write_text
 from graphgpt.graphs.dataset import SplitConfig
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
+from graphgpt.graphs.graph import SPLITS, TextAttributedGraph, strings
+from graphgpt.graphs.tables import Table, open_table
 
 
 def split_nodes(graph: TextAttributedGraph, config: SplitConfig) -> Tensor:
-    """Assign every labelled node to a split.
+    """Assign the labelled nodes to splits.
 
     Returns:
-        Index into ``SPLITS`` per node, -1 where unlabelled, shape ``[n]``, int8.
+        Index into ``SPLITS`` per node, -1 for none, shape ``[n]``, int8.
 
     Raises:
-        DataError: the data bring no split although it was asked for, or a split would be empty.
+        DataError: the split cannot be made of these data, or the training or test split would be empty.
     """
-    if config.name == "given":
-        if graph.split is None:
-            raise DataError(f"dataset.split.name is 'given', but the graph '{graph.card['name']}' brings no split; use 'random'.")
-        split = torch.where(graph.y >= 0, graph.split, torch.full_like(graph.split, -1))
-    else:
-        if config.train + config.val >= 1:
-            raise DataError(f"dataset.split: train {config.train} and val {config.val} leave nothing for test; their sum must be below 1.")
-        labelled = (graph.y >= 0).nonzero().flatten().numpy()
-        # RandomState's stream is frozen by numpy's policy, so the split is the same under every version.
-        order = np.random.RandomState(config.seed).permutation(labelled)
+    for problem in config.problems():
+        raise DataError(problem)
+    name = graph.card["name"]
+    labelled = (graph.y >= 0).numpy()
+    # RandomState's stream is frozen by numpy's policy, so a split is the same under every version.
+    random = np.random.RandomState(config.seed)
+    if config.name == "random":
+        order = random.permutation(labelled.nonzero()[0])
         train, val = round(config.train * len(order)), round((config.train + config.val) * len(order))
-        split = torch.full((graph.num_nodes,), -1, dtype=torch.int8)
-        for index, part in enumerate((order[:train], order[train:val], order[val:])):
-            split[torch.from_numpy(part)] = index
-    for index, name in enumerate(SPLITS):
-        if name != "val" and not (split == index).any():
-            raise DataError(f"The {name} split of the graph '{graph.card['name']}' is empty ({int((graph.y >= 0).sum())} labelled nodes).")
+        split = _assigned(graph, (order[:train], order[train:val], order[val:]))
+    elif config.name == "planetoid":
+        split = _planetoid(graph, config, random)
+    elif config.name == "file":
+        split = read_split(graph, Path(str(config.path)))
+    elif graph.split is None:
+        raise DataError(f"dataset.split.name is 'given', but the graph '{name}' brings no split; use 'random'.")
+    else:
+        split = graph.split.numpy()
+    split = np.where(labelled, split, np.int8(-1))
+    for index, part in enumerate(SPLITS):
+        if part != "val" and not (split == index).any():
+            raise DataError(f"The {part} split of the graph '{name}' is empty ({int(labelled.sum())} labelled nodes).")
+    return torch.from_numpy(split)
+
+
+def _assigned(graph: TextAttributedGraph, parts: Sequence[np.ndarray]) -> np.ndarray:
+    split = np.full(graph.num_nodes, -1, dtype=np.int8)
+    for index, nodes in enumerate(parts):
+        split[nodes] = index
     return split
+
+
+def _planetoid(graph: TextAttributedGraph, config: SplitConfig, random: np.random.RandomState) -> np.ndarray:
+    """As many training nodes of every class, and validation and test nodes from the rest (Yang et al., arXiv:1603.08861, section 5)."""
+    y = graph.y.numpy()
+    train = []
+    for label in np.unique(y[y >= 0]):
+        of_class = (y == label).nonzero()[0]
+        if len(of_class) < config.per_class:
+            raise DataError(
+                f"dataset.split: the class '{graph.class_names[label]}' of the graph '{graph.card['name']}' has {len(of_class)} nodes, "
+                f"expected at least per_class={config.per_class}; lower it."
+            )
+        train.append(random.permutation(of_class)[: config.per_class])
+    nodes = np.concatenate([np.zeros(0, dtype=np.int64), *train])
+    rest = random.permutation(np.setdiff1d((y >= 0).nonzero()[0], nodes))
+    if len(rest) < config.num_val + config.num_test:
+        raise DataError(
+            f"dataset.split: {len(nodes)} training nodes leave {len(rest)} of the graph '{graph.card['name']}', "
+            f"expected at least num_val={config.num_val} + num_test={config.num_test}; lower one of them."
+        )
+    return _assigned(graph, (nodes, rest[: config.num_val], rest[config.num_val :][: config.num_test]))
+
+
+def read_split(graph: TextAttributedGraph, path: Path) -> np.ndarray:
+    """The split that a table with the columns ``id`` and ``split`` gives; nodes that it leaves out are in none.
+
+    Returns:
+        Index into ``SPLITS`` per node, -1 for none, shape ``[n]``, int8.
+
+    Raises:
+        DataError: an id is no node or comes twice, a split is unknown, or the file is no table.
+    """
+    table: Table = open_table(path, required=("id", "split"))
+    index = {name: node for node, name in enumerate(strings(graph.ids))}
+    split = np.full(graph.num_nodes, -1, dtype=np.int8)
+    seen = set()
+    for places, columns in table:
+        for place, name, part in zip(places, map(str.strip, columns["id"]), map(str.strip, columns["split"]), strict=True):
+            if name not in index:
+                raise DataError(f"{table.at(place)}: the id '{name}' is no node of the graph '{graph.card['name']}'.")
+            if name in seen:
+                raise DataError(f"{table.at(place)}: the id '{name}' is there more than once.")
+            if part not in SPLITS:
+                raise DataError(f"{table.at(place)}: the split '{part}' is unknown. {nearest(part, SPLITS)}")
+            seen.add(name)
+            split[index[name]] = SPLITS.index(part)
+    return split
+
+
+def write_split(graph: TextAttributedGraph, split: Tensor, path: Path) -> None:
+    """Write which node is in which split as CSV with the columns ``id`` and ``split``, in the order of the nodes.
+
+    Args:
+        split: Index into ``SPLITS`` per node, -1 for none (left out of the file), shape ``[n]``.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "split"))
+    writer.writerows((name, SPLITS[part]) for name, part in zip(strings(graph.ids), split.tolist(), strict=True) if part >= 0)
+    write_text(path, text.getvalue())

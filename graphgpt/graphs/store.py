@@ -1,4 +1,4 @@
-"""From a dataset to a graph with features and splits, each made once and found again by its fingerprint."""
+"""From a dataset to a graph with features, each made once and found again by its fingerprint."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def open_graph(
     dataset: GraphDataset, encoder: TextEncoder, embeddings: EmbeddingSource, embeddings_id: Callable[[], str] = lambda: ""
 ) -> TextAttributedGraph:
-    """The dataset's graph with standardised features, from the cache where both are there already.
+    """The dataset's graph with its own features or standardised ones of its texts, from the cache where they are there already.
 
     Args:
         dataset: Where the graph comes from.
@@ -28,23 +28,13 @@ def open_graph(
     Raises:
         DataError: the data cannot be used.
     """
-    folder = cache_dir() / "graphs" / f"{dataset.config.name}-{dataset.fingerprint()}"
-    if (folder / "card.json").is_file():
-        graph = TextAttributedGraph.open(folder)
-    else:
+    folder = dataset.folder()
+    if not (folder / "card.json").is_file():
         log.info("Building the graph '%s' (once) ...", dataset.config.name)
-        built = dataset.build()
-        if built.x is not None:
-            built = built.with_features(built.x)
-        if built.x is not None:
-            # Before the graph: a graph found without its own features would be taken to have none.
-            _save_features(built, folder.name)
-        built.save(folder)
-        graph = TextAttributedGraph.open(folder)
-
-    given = cache_dir() / "features" / folder.name
-    if given.is_dir():
-        return graph.with_features(load_file(given / "x.safetensors")["x"])
+        dataset.write(folder)
+    graph = TextAttributedGraph.open(folder)
+    if graph.x is not None:
+        return graph
 
     source = embeddings_id() if encoder.reads_embeddings else ""
     key = f"{graph.fingerprint}-{fingerprint(dataclasses.asdict(encoder.config), source)}"
@@ -52,10 +42,7 @@ def open_graph(
     if not cached.is_dir():
         log.info("Encoding the texts of %s nodes with '%s' (once) ...", f"{graph.num_nodes:,}", encoder.config.name)
         texts = [f"{title}\n{body}" for title, body in zip(graph.titles.to_pylist(), graph.bodies.to_pylist(), strict=True)]
-        _save_features(graph.with_features(standardize(encoder.encode(texts, embeddings))), key)
+        encoded = graph.with_features(standardize(encoder.encode(texts, embeddings)))
+        with atomic_folder(cached) as tmp:
+            save_file({"x": encoded.features}, tmp / "x.safetensors")
     return graph.with_features(load_file(cached / "x.safetensors")["x"])
-
-
-def _save_features(graph: TextAttributedGraph, key: str) -> None:
-    with atomic_folder(cache_dir() / "features" / key) as tmp:
-        save_file({"x": graph.features}, tmp / "x.safetensors")

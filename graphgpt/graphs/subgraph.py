@@ -1,6 +1,7 @@
 """Subgraphs around a node: the recipe that makes one, and the form in which a tower reads it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,25 +10,51 @@ from torch import Tensor
 
 from graphgpt.graphs.graph import TextAttributedGraph
 
+Layout = Literal["sampled", "neighborhood_detail", "hop_field"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Tokens as weighted sums of node states: token ``t`` is the sum of ``weight[i] * state[node[i]]`` over all i with ``token[i] = t``.
+
+    A token that no entry names is zero.
+
+    Args:
+        node: Positions in the subgraph's nodes, shape ``[p]``, int64.
+        token: Shape ``[p]``, int64.
+        weight: Shape ``[p]``, float32.
+    """
+
+    node: Tensor
+    token: Tensor
+    weight: Tensor
+
+    def first(self, tokens: int) -> "Pool":
+        """The pool of the first so many tokens alone."""
+        kept = self.token < tokens
+        return Pool(node=self.node[kept], token=self.token[kept], weight=self.weight[kept])
+
 
 @dataclass(frozen=True)
 class Subgraph:
-    """A node's neighbourhood. Its first ``num_tokens`` nodes become graph tokens, in this order; the tower sees all of it.
+    """A node's neighbourhood, and which graph tokens it becomes; the tower sees all of it.
 
     Args:
         nodes: Global node numbers, the centre first, then hop by hop, shape ``[k]``, int64.
         edge_index: Positions in ``nodes``, shape ``[2, e]``, int64; row 0 is the neighbour, row 1 the node it was sampled for
             (the direction in which GraphGPT's files store them).
-        num_tokens: 1 to k.
+        num_tokens: How many graph tokens; without a ``pool`` they are the first so many nodes.
+        pool: How node states become tokens, where a token is not simply a node.
     """
 
     nodes: Tensor
     edge_index: Tensor
     num_tokens: int
+    pool: Pool | None = None
 
     def input(self, graph: TextAttributedGraph) -> "GraphInput":
         """The subgraph as a tower reads it."""
-        return GraphInput(x=graph.features[self.nodes], edge_index=self.edge_index, num_tokens=self.num_tokens)
+        return GraphInput(x=graph.features[self.nodes], edge_index=self.edge_index, num_tokens=self.num_tokens, pool=self.pool)
 
 
 @dataclass(frozen=True)
@@ -37,27 +64,107 @@ class GraphInput:
     Args:
         x: Node features, shape ``[k, d]``, float32.
         edge_index: Shape ``[2, e]``, int64, as in :class:`Subgraph`.
-        num_tokens: The first so many nodes become tokens.
+        num_tokens: As in :class:`Subgraph`.
+        pool: As in :class:`Subgraph`.
     """
 
     x: Tensor
     edge_index: Tensor
     num_tokens: int
+    pool: Pool | None = None
 
 
 def sample_subgraph(
-    graph: TextAttributedGraph, centre: int, *, hops: int, fanout: int, seed: int, max_tokens: int | None = None
+    graph: TextAttributedGraph,
+    centre: int,
+    *,
+    hops: int,
+    fanout: int,
+    seed: int,
+    max_tokens: int | None = None,
+    layout: Layout = "sampled",
 ) -> Subgraph:
     """Sample neighbours hop by hop, at most ``fanout`` per node, without replacement; nodes are listed once.
 
     The same arguments give the same subgraph in any process: the random numbers depend on ``seed`` and ``centre`` alone.
+
+    Args:
+        graph: To sample from.
+        centre: Node number.
+        hops: How far.
+        fanout: Neighbours per node and hop.
+        seed: Of the draw.
+        max_tokens: At most so many tokens, the nearest first; None takes all.
+        layout: ``sampled`` has a token per node (GraphGPT), the others are :func:`neighborhood_detail` and :func:`hop_field`.
     """
     nodes, source, target = _sample(graph.rowptr.numpy(), graph.col.numpy(), centre, hops, fanout, seed)
-    return Subgraph(
-        nodes=torch.from_numpy(nodes),
-        edge_index=torch.from_numpy(np.stack([source, target])),
-        num_tokens=min(len(nodes), max_tokens or len(nodes)),
-    )
+    edges = np.stack([source, target])
+    num_tokens, pool = len(nodes), None
+    if layout == "neighborhood_detail":
+        num_tokens, pool = neighborhood_detail(edges, len(nodes), hops, fanout)
+    elif layout == "hop_field":
+        num_tokens, pool = hop_field(edges, len(nodes), hops)
+    if max_tokens is not None and max_tokens < num_tokens:
+        num_tokens, pool = max_tokens, pool and pool.first(max_tokens)
+    return Subgraph(nodes=torch.from_numpy(nodes), edge_index=torch.from_numpy(edges), num_tokens=num_tokens, pool=pool)
+
+
+def neighborhood_detail(edges: np.ndarray, num_nodes: int, hops: int, fanout: int) -> tuple[int, Pool]:
+    """A tree of fixed form: the centre, its ``fanout`` neighbours, the ``fanout`` neighbours of each of those, and so on.
+
+    A node may stand at several places; a place without a node is a zero token. Source: LLaGA (Chen et al.,
+    arXiv:2402.08170), section 3.2, "Neighborhood Detail Template".
+
+    Args:
+        edges: Sampled edges, neighbour to the node it was sampled for, shape ``[2, e]``.
+        num_nodes: k.
+        hops: Levels below the centre.
+        fanout: Children per place.
+
+    Returns:
+        ``1 + fanout + fanout**2 + ...`` and the pool.
+    """
+    # The last row stands for a place without a node (-1).
+    neighbors = [*_neighbors(edges, num_nodes), []]
+    level, places = [0], [0]
+    for _ in range(hops):
+        level = [child for node in level for child in [*neighbors[node], *[-1] * (fanout - len(neighbors[node]))]]
+        places += level
+    node = torch.tensor(places)
+    token = (node >= 0).nonzero().flatten()
+    return len(places), Pool(node=node[token], token=token, weight=torch.ones(len(token)))
+
+
+def hop_field(edges: np.ndarray, num_nodes: int, hops: int) -> tuple[int, Pool]:
+    """One token per hop: the centre, the mean over its neighbours, the mean over each one's neighbours' mean, and so on.
+
+    Parameter-free. Source: LLaGA (arXiv:2402.08170), section 3.2, "Hop-Field Overview Template". Arguments as for
+    :func:`neighborhood_detail`.
+
+    Returns:
+        ``hops + 1`` and the pool.
+    """
+    neighbors = _neighbors(edges, num_nodes)
+    share = np.eye(1, num_nodes)[0]
+    rows = [share]
+    for _ in range(hops):
+        spread = np.zeros(num_nodes)
+        for node in share.nonzero()[0]:
+            if neighbors[node]:
+                np.add.at(spread, neighbors[node], share[node] / len(neighbors[node]))
+        share = spread
+        rows.append(share)
+    weights = torch.from_numpy(np.stack(rows)).float()
+    token, node = weights.nonzero(as_tuple=True)
+    return hops + 1, Pool(node=node, token=token, weight=weights[token, node])
+
+
+def _neighbors(edges: np.ndarray, num_nodes: int) -> list[list[int]]:
+    """For every node the neighbours that were sampled for it; none for those of the last hop."""
+    found: list[list[int]] = [[] for _ in range(num_nodes)]
+    for source, target in edges.T.tolist():
+        found[target].append(source)
+    return found
 
 
 @njit(cache=True)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphgpt.errors import DataError
-from graphgpt.graphs.graph import TextAttributedGraph, build_graph
+from graphgpt.graphs.graph import TextAttributedGraph, TextWriter, build_graph, finish_graph, identity
 
 
 def build(n: int = 4, edges: Any = ((0, 1), (1, 2)), **fields: Any) -> TextAttributedGraph:
@@ -142,7 +144,7 @@ def test_saved_and_opened_again(make: Callable[[], TextAttributedGraph], tmp_pat
         assert getattr(opened, name).to_pylist() == getattr(graph, name).to_pylist()
     assert opened.class_names == graph.class_names
     assert opened.x is None
-    assert opened.fingerprint == graph.fingerprint
+    assert opened.fingerprint == graph.fingerprint == identity(opened)
     assert opened.card.items() >= graph.card.items()
 
 
@@ -190,3 +192,82 @@ def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"format": 7}), encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(f"{path} has format 7; this version reads up to 1: update graphgpt.")):
         TextAttributedGraph.open(tmp_path / "graph")
+
+
+def test_features_of_its_own_are_saved_and_opened(tmp_path: Path) -> None:
+    build().with_features(torch.arange(8.0).view(4, 2)).save(tmp_path / "graph")
+    opened = TextAttributedGraph.open(tmp_path / "graph")
+    assert opened.features.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    (tmp_path / "graph" / "x.safetensors").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"x\.safetensors is damaged"):
+        TextAttributedGraph.open(tmp_path / "graph")
+
+
+@pytest.mark.parametrize("card", ["[]", "{}", '{"format": 1}'])
+def test_a_folder_whose_card_says_too_little_is_refused(card: str, tmp_path: Path) -> None:
+    build().save(tmp_path / "graph")
+    (tmp_path / "graph" / "card.json").write_text(card)
+    with pytest.raises(DataError, match=r"card\.json is damaged \(expected an object with 'format', 'name', 'fingerprint'"):
+        TextAttributedGraph.open(tmp_path / "graph")
+
+
+def batched(path: Path | None, sizes: list[int]) -> TextAttributedGraph:
+    """The graph of ``build``, its texts written in batches."""
+    writer, start = TextWriter(path), 0
+    for size in sizes:
+        nodes = range(start, start + size)
+        writer.add([f"n{i}" for i in nodes], [f"Title {i}" for i in nodes], [f"Body {i}" for i in nodes])
+        start += size
+    return finish_graph(
+        writer, labels=np.arange(start) % 2, class_names=["even", "odd"], edges=np.array([[0, 1], [1, 2]]), card={"name": "toy"}
+    )
+
+
+@pytest.mark.parametrize("sizes", [[4], [1, 3], [0, 2, 1, 1]])
+def test_batches_make_the_same_graph_in_memory_and_in_a_file(sizes: list[int], tmp_path: Path) -> None:
+    expected = build()
+    for path in (None, tmp_path / "text.arrow"):
+        graph = batched(path, sizes)
+        assert graph.fingerprint == expected.fingerprint and graph.card == expected.card
+        assert graph.titles.to_pylist() == expected.titles.to_pylist()
+        assert [graph.title(i) for i in range(4)] == [f"Title {i}" for i in range(4)]
+    assert (tmp_path / "text.arrow").is_file()
+
+
+def test_a_graph_of_many_batches_is_saved_and_opened(tmp_path: Path) -> None:
+    graph = batched(None, [3, 2, 4])
+    graph.save(tmp_path / "graph")
+    opened = TextAttributedGraph.open(tmp_path / "graph")
+    assert opened.bodies.to_pylist() == graph.bodies.to_pylist()
+    assert opened.body(7) == "Body 7"
+
+
+def test_opening_reads_no_more_than_is_asked_for(tmp_path: Path) -> None:
+    """Sixteen megabytes of edges and as much text; a fresh process that opens them must not hold them."""
+    n, e = 2_000, 1_000_000
+    ends = np.random.RandomState(0).randint(0, n, (e, 2))
+    big = build_graph(
+        ids=[str(i) for i in range(n)],
+        titles=["t"] * n,
+        bodies=["word " * 2_000] * n,
+        labels=[-1] * n,
+        class_names=[],
+        edges=ends,
+        card={"name": "big"},
+    )
+    big.save(tmp_path / "graph")
+    program = """
+import sys, psutil
+from pathlib import Path
+from graphgpt.graphs.graph import TextAttributedGraph
+TextAttributedGraph.open(Path(sys.argv[1] + "/small"))
+before = psutil.Process().memory_info().rss
+graph = TextAttributedGraph.open(Path(sys.argv[1] + "/graph"))
+graph.title(1000), graph.neighbors(1000)
+print(psutil.Process().memory_info().rss - before)
+"""
+    build().save(tmp_path / "small")
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    stored = sum(path.stat().st_size for path in (tmp_path / "graph").iterdir())
+    assert stored > 30_000_000
+    assert int(done.stdout) < 8_000_000

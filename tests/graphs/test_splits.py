@@ -1,18 +1,21 @@
 """Splits: disjoint, complete, in the asked proportions, the same everywhere."""
 
 import hashlib
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from helpers import make_graph, make_task
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphgpt.errors import DataError
 from graphgpt.graphs.dataset import SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
-from graphgpt.graphs.splits import split_nodes
+from graphgpt.graphs.splits import read_split, split_nodes, write_split
 
 
 def build(labels: list[int], split: list[int] | None = None) -> TextAttributedGraph:
@@ -90,3 +93,105 @@ def test_no_validation_nodes_are_allowed() -> None:
 def test_shares_that_leave_nothing_for_test_are_refused() -> None:
     with pytest.raises(DataError, match=r"train 0\.6 and val 0\.4 leave nothing for test; their sum must be below 1"):
         split_nodes(build([0, 1] * 5), SplitConfig(train=0.6, val=0.4))
+
+
+CLASSES = [i % 2 if i % 5 else -1 for i in range(100)]
+
+
+@given(
+    labels=st.lists(st.sampled_from([-1, 0, 1]), min_size=30, max_size=80).filter(
+        lambda labels: min(labels.count(0), labels.count(1)) >= 8
+    ),
+    per_class=st.integers(1, 5),
+    num_val=st.integers(0, 3),
+    num_test=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_planetoid_split(labels: list[int], per_class: int, num_val: int, num_test: int, seed: int) -> None:
+    """So many training nodes of each class, so many for the rest, all labelled, none twice."""
+    graph = build(labels)
+    config = SplitConfig(name="planetoid", per_class=per_class, num_val=num_val, num_test=num_test, seed=seed)
+    split = split_nodes(graph, config)
+    assert split.dtype == torch.int8
+    assert [int(((split == 0) & (graph.y == label)).sum()) for label in (0, 1)] == [per_class] * 2
+    assert [int((split == index).sum()) for index in (1, 2)] == [num_val, num_test]
+    assert (split[graph.y < 0] == -1).all()
+    assert torch.equal(split, split_nodes(graph, config))
+
+
+def test_planetoid_split_is_the_same_on_every_machine() -> None:
+    graph = build([i % 2 for i in range(2_000)])
+    split = split_nodes(graph, SplitConfig(name="planetoid", seed=3))
+    assert [int((split == index).sum()) for index in range(3)] == [40, 500, 1000]
+    assert hashlib.sha256(split.numpy().tobytes()).hexdigest()[:16] == "fae3c491676c33e6"
+    assert not torch.equal(split, split_nodes(graph, SplitConfig(name="planetoid", seed=4)))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"per_class": 41}, "the class 'a' of the graph 'toy' has 40 nodes, expected at least per_class=41; lower it."),
+        (
+            {"per_class": 30},
+            "60 training nodes leave 20 of the graph 'toy', expected at least num_val=500 + num_test=1000; lower one of them.",
+        ),
+    ],
+)
+def test_planetoid_split_of_too_small_a_graph_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"dataset.split: {message}")):
+        split_nodes(build(CLASSES), SplitConfig(name="planetoid", **config))
+
+
+@given(
+    labels=st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=60).filter(lambda labels: sum(y >= 0 for y in labels) >= 10),
+    seed=st.integers(0, 1000),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_written_split_is_read_back(tmp_path: Path, labels: list[int], seed: int) -> None:
+    graph = build(labels)
+    split = split_nodes(graph, SplitConfig(seed=seed))
+    write_split(graph, split, tmp_path / "split.csv")
+    assert torch.equal(split_nodes(graph, SplitConfig(name="file", path=str(tmp_path / "split.csv"))), split)
+
+
+def test_what_a_written_split_looks_like(tmp_path: Path) -> None:
+    graph = build([0, 1, 0, -1], split=[2, 0, -1, 1])
+    write_split(graph, torch.tensor([2, 0, -1, 1]), tmp_path / "split.csv")
+    assert (tmp_path / "split.csv").read_text() == "id,split\nn0,test\nn1,train\nn3,val\n"
+    assert read_split(graph, tmp_path / "split.csv").tolist() == [2, 0, -1, 1]
+    config = SplitConfig(name="file", path=str(tmp_path / "split.csv"))
+    assert split_nodes(graph, config).tolist() == [2, 0, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,split\nn0,train\nn9,test\n", "line 3: the id 'n9' is no node of the graph 'toy'."),
+        ("id,split\nn0,train\nn0,test\n", "line 3: the id 'n0' is there more than once."),
+        ("id,split\nn0,trian\n", "line 2: the split 'trian' is unknown. Did you mean 'train'?"),
+        ("id,part\nn0,train\n", "line 1: expected a column 'split', found 'id', 'part'."),
+    ],
+)
+def test_a_split_file_with_a_mistake_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'split.csv'}, {message}")):
+        split_nodes(build([0, 1, 0]), SplitConfig(name="file", path=str(tmp_path / "split.csv")))
+
+
+def test_problems(tmp_path: Path) -> None:
+    assert SplitConfig().problems() == []
+    assert SplitConfig(name="given", train=0.9, val=0.9).problems() == []
+    assert SplitConfig(name="file").problems() == ["dataset.split.path: must be given, for dataset.split.name is 'file'."]
+    missing = str(tmp_path / "split.csv")
+    assert SplitConfig(name="file", path=missing).problems() == [f"dataset.split.path={missing}: there is no such file."]
+    with pytest.raises(DataError, match=re.escape("split.csv: there is no such file.")):
+        split_nodes(build([0, 1]), SplitConfig(name="file", path=missing))
+
+
+def test_a_task_writes_its_split(tmp_path: Path) -> None:
+    graph = make_graph()
+    task = make_task("node_classification", graph, split={"seed": 1})
+    task.write_split(tmp_path)
+    config = SplitConfig(name="file", path=str(tmp_path / "split.csv"))
+    assert torch.equal(split_nodes(graph, config), task.split)
+    assert [int((task.split == index).sum()) for index in range(3)] == [len(task.items(part)) for part in ("train", "val", "test")]

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from helpers import make_dataset_config, make_graph
+from safetensors.torch import save_file
 from torch import Tensor
 
 from graphgpt.errors import DataError
+from graphgpt.graphs import graph as graph_module
 from graphgpt.graphs import store
 from graphgpt.graphs.dataset import GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph
@@ -155,15 +157,16 @@ def test_interrupted_encoding_leaves_no_features(cache: Path, monkeypatch: pytes
     assert (dataset.built, encoder.runs) == (0, 1)
 
 
-def test_interruption_between_graph_and_features_does_not_lose_the_features_of_the_data(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_saving_of_the_datas_own_features_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(tensors: dict[str, Tensor], path: Path) -> None:
-        raise KeyboardInterrupt
+        if path.name == "x.safetensors":
+            raise KeyboardInterrupt
+        save_file(tensors, path)
 
     x = torch.randn(60, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "save_file", interrupted)
+        patch.setattr(graph_module, "save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             open_graph(Toy(x=x), lengths(), no_embeddings)
+    assert contents(cache) == []
     assert torch.equal(open_graph(Toy(x=x), lengths(), no_embeddings).features, x)

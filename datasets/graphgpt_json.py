@@ -1,0 +1,503 @@
+"""Instruction files in the form that GraphGPT's authors released, with the graph file that they point into."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from graphgpt.errors import DataError, did_you_mean, nearest
+from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.graphs.graph import SPLITS
+from graphgpt.graphs.json_array import BrokenArray, elements
+from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
+from graphgpt.graphs.subgraph import Subgraph
+from graphgpt.registry import DATASETS
+from graphgpt.schema import configclass
+
+log = logging.getLogger(__name__)
+
+PLACEHOLDER = "<graph>"
+
+#: Rows of a batch in the cache; a record is found by its number.
+BATCH = 1024
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "number": pa.int64(),
+        "turns": pa.list_(pa.large_string()),
+        "nodes": pa.list_(pa.list_(pa.int64())),
+        "edges": pa.list_(pa.list_(pa.int32())),
+    }
+)
+
+OnError = Literal["raise", "skip"]
+
+
+@configclass
+class RecordSplit:
+    """Which of the records in ``instructions`` are held out; the others train."""
+
+    val: float = Field(default=0.0, ge=0, lt=1)
+    """Share for validation."""
+    test: float = Field(default=0.0, ge=0, lt=1)
+    """Share for test."""
+    seed: int = 0
+    """Same seed, same split, on every machine."""
+
+
+@configclass
+class GraphgptJsonConfig:
+    """The files; see ``docs/released_files.md`` for what they hold. A file is a path or ``hub:OWNER/REPOSITORY/FILE``."""
+
+    name: str
+    """Name of a registered dataset."""
+    graphs: str
+    """The graph file: ``torch.save`` of ``{key: torch_geometric Data}``."""
+    instructions: str | None = None
+    """JSON array of records to train on, of which ``split`` may hold some out."""
+    eval_instructions: str | None = None
+    """JSON array of records that are all for test."""
+    on_error: OnError = "raise"
+    """What to do with a malformed record: stop and name it, or leave it out and count it."""
+    split: RecordSplit = RecordSplit()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of an instruction file, checked.
+
+    Args:
+        id: As released; what stands before its first ``_`` is the graph key.
+        number: Its place in the file, from 0.
+        turns: Texts of human and model in turn, the human first, the model's answer last.
+        subgraphs: What stands behind its ``<graph>``; none in a text-only record, two in link prediction.
+    """
+
+    id: str
+    number: int
+    turns: tuple[str, ...]
+    subgraphs: tuple[Subgraph, ...]
+
+    @property
+    def key(self) -> str:
+        """Names the graph that the subgraphs' nodes are of."""
+        return self.id.split("_")[0]
+
+
+@DATASETS.register("graphgpt_json")
+class GraphgptJson:
+    """Ready-made instructions instead of a graph with texts: for ``task=instructions`` alone."""
+
+    Config = GraphgptJsonConfig
+
+    def __init__(self, config: GraphgptJsonConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def problems(cls, config: GraphgptJsonConfig) -> list[str]:
+        """Missing files, and splits that leave nothing."""
+        files = {"instructions": config.instructions, "eval_instructions": config.eval_instructions, "graphs": config.graphs}
+        found = [problem for key, name in files.items() if name is not None for problem in file_problems(name, f"dataset.{key}")]
+        if config.instructions is None and config.eval_instructions is None:
+            found.append("dataset.instructions: must be given (or dataset.eval_instructions, to evaluate alone).")
+        if config.split.val + config.split.test >= 1:
+            found.append(
+                f"dataset.split: val {config.split.val} and test {config.split.test} leave nothing to train on; their sum must be below 1."
+            )
+        if config.split.test > 0 and config.eval_instructions is not None:
+            found.append(
+                f"dataset.split.test: {config.split.test} holds records out for test, and dataset.eval_instructions is for test too; "
+                "give one of the two."
+            )
+        return found
+
+    def open(self) -> "InstructionSet":
+        """The records with the features that they point to; read and checked once, then found in the cache.
+
+        Raises:
+            DataError: a file cannot be used, or ``on_error`` is ``raise`` and a record cannot.
+        """
+        config = self.config
+        graphs = open_graph_file(locate(config.graphs, "dataset.graphs"))
+        names = {"dataset.instructions": config.instructions, "dataset.eval_instructions": config.eval_instructions}
+        parts = {key: open_records(locate(name, key), graphs, config.on_error) for key, name in names.items() if name is not None}
+        split = []
+        for key, records in parts.items():
+            part = np.zeros(len(records), dtype=np.int8)
+            if key == "dataset.eval_instructions":
+                part[:] = SPLITS.index("test")
+            else:
+                # RandomState's stream is frozen by numpy's policy, so the split is the same under every version.
+                order = np.random.RandomState(config.split.seed).permutation(len(records))
+                val, test = (round(share * len(records)) for share in (config.split.val, config.split.test))
+                part[order[:val]] = SPLITS.index("val")
+                part[order[val : val + test]] = SPLITS.index("test")
+            split.append(torch.from_numpy(part))
+        return InstructionSet(graphs=graphs, parts=tuple(parts.values()), split=torch.cat(split))
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """The records of one or two files, numbered through, with the graphs that they point into.
+
+    Args:
+        graphs: Features by graph key.
+        parts: The files' records.
+        split: Index into ``SPLITS`` per record, shape ``[n]``, int8.
+    """
+
+    graphs: GraphFile
+    parts: tuple["Records", ...]
+    split: Tensor
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, item: int) -> Record:
+        records, place = self._find(item)
+        return records[place]
+
+    def place(self, item: int) -> str:
+        """File and record number of an item, for messages."""
+        records, place = self._find(item)
+        return f"{records.path}, record {records[place].number} ('{records[place].id}')"
+
+    def _find(self, item: int) -> tuple["Records", int]:
+        for records in self.parts:
+            if item < len(records):
+                return records, item
+            item -= len(records)
+        raise IndexError(item)
+
+    @property
+    def name(self) -> str:
+        """The files' names without their endings."""
+        return "+".join(records.path.stem for records in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content of all files."""
+        return fingerprint(self.graphs.fingerprint, [records.card["fingerprint"] for records in self.parts])
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many records of which kind: ``text only``, or a graph key with ``(2 graphs)`` behind it for a pair."""
+        return sum((Counter(records.card["kinds"]) for records in self.parts), Counter())
+
+    @cached_property
+    def width(self) -> int:
+        """Number of features of a node, the same in all graphs that a record points into.
+
+        Raises:
+            DataError: it is not the same.
+        """
+        used = {kind.removesuffix(PAIR) for kind in self.counts} & set(self.graphs.graphs) or set(self.graphs.graphs)
+        widths = {key: self.graphs.graphs[key]["x"].shape[1] for key in sorted(used)}
+        if len(set(widths.values())) > 1:
+            found = ", ".join(f"{key} {width}" for key, width in widths.items())
+            raise DataError(f"{self.graphs.path}: the graphs differ in their number of node features ({found}); one tower reads them all.")
+        return next(iter(widths.values()))
+
+
+TEXT_ONLY, PAIR = "text only", " (2 graphs)"
+
+
+class Records:
+    """The checked records of one file, memory-mapped.
+
+    Args:
+        folder: In the cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+            self._reader = pa.ipc.open_file(pa.memory_map(str(folder / "records.arrow")))
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise DataError(f"{folder} is damaged ({error}); delete it to have it made again.") from error
+        self.path = Path(self.card["path"])
+
+    def __reduce__(self) -> tuple[type["Records"], tuple[Path]]:
+        return Records, (self.folder,)  # a map into memory does not go to another process
+
+    def __len__(self) -> int:
+        return int(self.card["records"])
+
+    def __getitem__(self, item: int) -> Record:
+        [row] = self._reader.get_batch(item // BATCH).slice(item % BATCH, 1).to_pylist()
+        subgraphs = (
+            Subgraph(
+                nodes=torch.tensor(nodes), edge_index=torch.tensor(edges, dtype=torch.int64).view(2, len(edges) // 2), num_tokens=len(nodes)
+            )
+            for nodes, edges in zip(row["nodes"], row["edges"], strict=True)
+        )
+        return Record(id=row["id"], number=row["number"], turns=tuple(row["turns"]), subgraphs=tuple(subgraphs))
+
+
+def open_records(path: Path, graphs: GraphFile, on_error: OnError) -> Records:
+    """The records of an instruction file, checked against the graphs, from the cache where they are there already.
+
+    Raises:
+        DataError: naming file, record and field, if ``on_error`` is ``raise`` and a record cannot be used; or no record can.
+    """
+    sizes = graphs.sizes
+    folder = cache_dir() / "instructions" / f"{path.stem}-{fingerprint(file_sha256(Path(__file__)), stamp(path), sizes)}"
+    if not (folder / "card.json").is_file():
+        log.info("Reading the instructions %s (once) ...", path)
+        with atomic_folder(folder) as tmp:
+            _ingest(path, sizes, on_error, tmp)
+    records = Records(folder)
+    if skipped := records.card["skipped"]:
+        if on_error == "raise":
+            raise DataError(records.card["first_skipped"])
+        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in skipped.items())
+        log.warning(
+            "Skipped %s of %s records in %s: %s. The first: %s",
+            f"{sum(skipped.values()):,}",
+            f"{len(records) + sum(skipped.values()):,}",
+            path,
+            reasons,
+            records.card["first_skipped"],
+        )
+    if not len(records):
+        why = records.card["first_skipped"] or "the array is empty."
+        raise DataError(f"{path} holds no record that can be used: {why}")
+    return records
+
+
+def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Path) -> None:
+    """Write ``records.arrow`` and ``card.json`` of an instruction file."""
+    rows: list[dict[str, Any]] = []
+    kinds: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    first_skipped: str | None = None
+    number = -1
+    with (
+        _progress(path) as advance,
+        pa.OSFile(str(folder / "records.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, SCHEMA) as writer,
+    ):
+        source = elements(path, advance)
+        while True:
+            number += 1
+            record: Any = None
+            try:
+                text = next(source, None)
+                if text is None:
+                    break
+                record = _decode(text)
+                row = _read_record(record, sizes)
+            except (MalformedRecord, BrokenArray) as error:
+                problem = error if isinstance(error, MalformedRecord) else MalformedRecord("broken file", "", f"{error}.")
+                sentence = _sentence(path, number, record, problem)
+                if on_error == "raise":
+                    raise DataError(sentence) from error
+                skipped[problem.reason] += 1
+                first_skipped = first_skipped or sentence
+                continue
+            rows.append({"number": number, **row})
+            kinds[TEXT_ONLY if not row["nodes"] else row["id"].split("_")[0] + (PAIR if len(row["nodes"]) == 2 else "")] += 1
+            if len(rows) == BATCH:
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
+                rows.clear()
+        if rows:
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
+    card = {
+        "path": str(path),
+        "fingerprint": file_sha256(path)[:16],
+        "records": kinds.total(),
+        "kinds": kinds,
+        "skipped": skipped,
+        "first_skipped": first_skipped,
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _progress(path: Path) -> Iterator[Any]:
+    """A bar over the file's bytes; a line per tenth where the output is not a terminal."""
+    console = Console(stderr=True)
+    size, done = path.stat().st_size, 0
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def advance(count: int) -> None:
+        nonlocal done
+        bar.update(work, advance=count)
+        if bar.disable and count and done * 10 // size != (done + count) * 10 // size:
+            log.info("%s: %d%%", path.name, (done + count) * 100 // size)
+        done += count
+
+    with bar:
+        work = bar.add_task(path.name, total=size)
+        yield advance
+
+
+class MalformedRecord(Exception):
+    """A record that cannot be used.
+
+    Args:
+        reason: What the count of skipped records calls it.
+        field: Where in the record, empty for all of it.
+        sentence: What was found and what was expected.
+    """
+
+    def __init__(self, reason: str, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.field = field
+        self.sentence = sentence
+
+
+def _sentence(path: Path, number: int, record: Any, problem: MalformedRecord) -> str:
+    name = record.get("id") if isinstance(record, dict) else None
+    place = [str(path), f"record {number}" + (f" ('{name}')" if isinstance(name, str) else ""), problem.field]
+    return f"{', '.join(filter(None, place))}: {problem.sentence}"
+
+
+def _decode(text: bytes) -> Any:
+    """A record from its bytes."""
+    try:
+        record = json.loads(text.decode())
+    except UnicodeDecodeError as error:
+        raise MalformedRecord(
+            "not UTF-8", "", f"its byte {error.start}, 0x{text[error.start]:02X}, is not UTF-8, expected a file saved as UTF-8."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedRecord("not JSON", "", f"expected a JSON object, but: {error}.") from error
+    if b"\\ud" in text or b"\\uD" in text:
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("unicode_escape").decode()
+            raise MalformedRecord("not UTF-8", "", f"holds {half}, half of a character, expected both halves.") from error
+    return record
+
+
+def _read_record(record: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The columns of a record, except its number; fields that are not needed may hold anything.
+
+    Raises:
+        MalformedRecord: it cannot be used.
+    """
+    if type(record) is not dict:
+        raise MalformedRecord("wrong type", "", f"is {_shown(record)}, expected an object.")
+    name = _field(record, "id", str, "id")
+    turns = _turns(_field(record, "conversations", list, "conversations"))
+    graph = _field(record, "graph", dict, "graph") if record.get("graph") is not None else {}
+    given = {field for field, value in graph.items() if value is not None}
+    pair = name.split("_")[-1] == "LP" or ("node_list_1" in given and "node_list" not in given)
+    suffixes = ("_1", "_2") if pair else ("",)
+    found = sum(turn.count(PLACEHOLDER) for turn in turns)
+    if not given & {"node_list", "edge_index", "node_list_1", "edge_index_1", "node_list_2", "edge_index_2"}:
+        if found:
+            raise MalformedRecord("no graph", "graph", f"is missing, but {PLACEHOLDER} stands {found} times in the conversation.")
+        return {"id": name, "turns": turns, "nodes": [], "edges": []}
+    # A record with one graph may point to it more than once.
+    if found == 0 or (pair and found != 2):
+        raise MalformedRecord(
+            f"{PLACEHOLDER} missing or too many",
+            "conversations",
+            f"{PLACEHOLDER} stands {found} times in the human's turns, expected {'2, one for each graph' if pair else '1'}.",
+        )
+    key = name.split("_")[0]
+    if key not in sizes:
+        raise MalformedRecord("unknown graph", "id", f"'{key}' names no graph of dataset.graphs. {nearest(key, sizes)}")
+    nodes, edges = [], []
+    for suffix in suffixes:
+        at = f"graph.node_list{suffix}"
+        ids = _ids(_field(graph, f"node_list{suffix}", list, at), at, sizes[key], f"the graph '{key}' has the nodes")
+        if not ids:
+            raise MalformedRecord("empty node_list", at, "is empty, expected at least the centre.")
+        at = f"graph.edge_index{suffix}"
+        rows = _field(graph, f"edge_index{suffix}", list, at)
+        if len(rows) != 2 or any(type(row) is not list for row in rows):
+            raise MalformedRecord("edge_index", at, f"is {_shown(rows)}, expected two lists: sources and targets.")
+        if len(rows[0]) != len(rows[1]):
+            raise MalformedRecord("edge_index", at, f"its rows have {len(rows[0])} and {len(rows[1])} ids, expected as many in both.")
+        nodes.append(ids)
+        edges.append([i for row in rows for i in _ids(row, at, len(ids), f"node_list{suffix} has the places")])
+    if not pair:
+        nodes, edges = nodes * found, edges * found
+    return {"id": name, "turns": turns, "nodes": nodes, "edges": edges}
+
+
+def _turns(conversations: list[Any]) -> list[str]:
+    """What human and model say in turn, without a first turn that is not the human's (as GraphGPT reads it)."""
+    turns: list[str] = []
+    for i, turn in enumerate(conversations):
+        at = f"conversations[{i}]"
+        if type(turn) is not dict:
+            raise MalformedRecord("wrong type", at, f"is {_shown(turn)}, expected an object with 'from' and 'value'.")
+        role, text = _field(turn, "from", str, f"{at}.from"), _field(turn, "value", str, f"{at}.value")
+        if i == 0 and role != "human":
+            continue
+        expected = ("human", "gpt")[len(turns) % 2]
+        if role != expected:
+            raise MalformedRecord(
+                "roles do not alternate", f"{at}.from", f"is '{role}', expected '{expected}': human and gpt take turns, the human first."
+            )
+        if role == "gpt" and not text.strip():
+            raise MalformedRecord("empty answer", f"{at}.value", "is empty, expected an answer to learn.")
+        if role == "gpt" and PLACEHOLDER in text:
+            raise MalformedRecord(f"{PLACEHOLDER} in an answer", f"{at}.value", f"holds {PLACEHOLDER}, which only a human's turn may.")
+        turns.append(text)
+    if not turns or len(turns) % 2:
+        found = "ends with the human's turn" if turns else "has no human's turn"
+        raise MalformedRecord("no answer", "conversations", f"{found}, expected human and gpt in turn, an answer last.")
+    return turns
+
+
+def _field(of: dict[str, Any], name: str, kind: type, at: str) -> Any:
+    value = of.get(name)
+    if value is None:
+        hint = did_you_mean(name, set(of) - FIELDS)
+        raise MalformedRecord("missing field", at, f"is missing. {hint}".strip())
+    if type(value) is not kind:
+        raise MalformedRecord("wrong type", at, f"is {_shown(value)}, expected {KINDS[kind]}.")
+    return value
+
+
+#: A field that has a name of its own is not a misspelt one.
+FIELDS = {"id", "conversations", "graph", "from", "value"}
+FIELDS |= {f"{field}{suffix}" for field in ("node_idx", "node_list", "edge_index") for suffix in ("", "_1", "_2")}
+
+KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
+
+
+def _ids(values: list[Any], at: str, limit: int, whose: str) -> list[int]:
+    """A list of whole numbers from 0 to below ``limit``."""
+    if set(map(type, values)) - {int}:
+        place, value = next((i, value) for i, value in enumerate(values) if type(value) is not int)
+        raise MalformedRecord("wrong type", at, f"holds {_shown(value)} (place {place}), expected whole numbers.")
+    if values and not (min(values) >= 0 and max(values) < limit):
+        place, value = next((i, value) for i, value in enumerate(values) if not 0 <= value < limit)
+        raise MalformedRecord("id out of range", at, f"holds {value} (place {place}), but {whose} 0 to {limit - 1}.")
+    return values
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

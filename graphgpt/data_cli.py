@@ -1,0 +1,136 @@
+"""``graphgpt data ...``: make a graph folder of one's own data, look at it, check it."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from graphgpt.distil_cli import add_parser as add_distill_parser
+from graphgpt.errors import DataError, GraphGPTError
+
+#: Options that say where the data come from, with the dataset that reads them.
+SOURCES = {"nodes": "csv", "edges": "csv", "pyg": "pyg", "ogb": "ogb"}
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``data`` to the sub-commands; the parsed options hold what to call as ``run(options)``."""
+    data = commands.add_parser("data", help="a graph of your own: build, show, check").add_subparsers(dest="data_command", required=True)
+
+    build = data.add_parser("build", help="make a graph folder of tables, of a PyG file or of an OGB folder")
+    build.add_argument("--nodes", metavar="FILE", help="CSV or Parquet: id, title, body, label, split")
+    build.add_argument("--edges", metavar="FILE", help="CSV or Parquet: source, target")
+    build.add_argument("--pyg", metavar="FILE", help="a torch_geometric Data with its texts, saved by torch.save")
+    build.add_argument("--ogb", metavar="FOLDER", help="an unpacked node-property dataset of the Open Graph Benchmark")
+    build.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="graph folder to make")
+    build.add_argument("--force", action="store_true", help="replace an older graph folder")
+    build.add_argument("--name", help="what reports call the graph; the folder's name unless given")
+    build.add_argument("--domain", help='what prompts call the graph, as in "citation"')
+    build.add_argument("--node", help='what prompts call a node, as in "paper"')
+    build.add_argument("--relation", help='what prompts call an edge, as in "cites"')
+    build.add_argument("--category", help='what prompts call a class, as in "research topic"')
+    build.add_argument("--classes", nargs="+", metavar="NAME", help="class names in their order")
+    build.add_argument("--features", metavar="FILE", help=".npy, a row per node; otherwise a text encoder makes the features")
+    build.add_argument("--texts", metavar="FILE", help="with --ogb: id, title and text separated by tabs")
+    build.set_defaults(run=run_build)
+
+    show = data.add_parser("show", help="what is in a graph: counts, degrees, texts, classes, splits, warnings")
+    show.add_argument("folder", type=Path, help="graph folder")
+    show.set_defaults(run=run_show)
+
+    check = data.add_parser("check", help="whether a graph folder is sound; exit code 2 where it is not")
+    check.add_argument("folder", type=Path, help="graph folder")
+    check.set_defaults(run=run_check)
+
+    add_distill_parser(data)
+
+
+def run_build(options: argparse.Namespace) -> None:
+    """``graphgpt data build``.
+
+    Raises:
+        GraphGPTError: the options do not name one source, or ``--out`` is taken.
+        DataError: the data cannot be used.
+    """
+    from graphgpt.graphs.dataset import WORDS
+    from graphgpt.graphs.graph import TextAttributedGraph
+    from graphgpt.registry import DATASETS
+    from graphgpt.schema import parse
+
+    given = [name for name in SOURCES if getattr(options, name) is not None]
+    if given not in (["nodes", "edges"], ["pyg"], ["ogb"]):
+        found = " and ".join(f"--{name}" for name in given) or "none"
+        raise GraphGPTError(f"graphgpt data build needs one source: --nodes with --edges, --pyg or --ogb; found {found}.")
+    if options.texts is not None and given != ["ogb"]:
+        raise GraphGPTError("--texts goes with --ogb alone.")
+    refuse_taken(options.out, options.force)
+
+    dataset = DATASETS.get(SOURCES[given[0]])
+    words = {word: value for word in WORDS if (value := getattr(options, word)) is not None}
+    source = {name: getattr(options, name) for name in given} if given == ["nodes", "edges"] else {"path": getattr(options, given[0])}
+    rest = {name: value for name in ("classes", "features", "texts") if (value := getattr(options, name)) is not None}
+    # The encoder is for training; here none runs.
+    problems: list[str] = []
+    config = parse(
+        dataset.Config, {"name": SOURCES[given[0]], "text_encoder": {"name": "tfidf_svd"}, **source, **rest}, problems, "dataset"
+    )
+    problems += [] if problems else dataset.problems(config)
+    if problems:
+        raise GraphGPTError("\n".join(as_options(problem, given[0]) for problem in problems))
+    try:
+        dataset(config).write(options.out, card={"name": options.name or options.out.absolute().name, "words": words})
+    except DataError as error:
+        raise DataError(as_options(str(error), given[0])) from error
+
+    graph = TextAttributedGraph.open(options.out)
+    print(
+        f"Wrote {options.out}: {graph.num_nodes:,} nodes, {graph.num_edges:,} edges, {len(graph.class_names)} classes.\n"
+        f"Look at it:    graphgpt data show {options.out}\n"
+        f"Train on it:   python train.py dataset=folder dataset.path={options.out} ..."
+    )
+
+
+def as_options(sentence: str, source: str) -> str:
+    """A sentence about config keys, with the options that stand for them here."""
+    keys = {"path": source}
+    return re.sub(
+        r"(?<![\w./\\-])dataset\.(nodes|edges|path|classes|features|texts)\b", lambda match: f"--{keys.get(match[1], match[1])}", sentence
+    )
+
+
+def refuse_taken(folder: Path, force: bool) -> None:
+    """Say so where a folder is there already; only a graph folder may be replaced, and only when asked for.
+
+    Raises:
+        GraphGPTError: it may not.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not (folder / "card.json").is_file():
+        raise GraphGPTError(f"{folder} exists already and is no graph folder; choose another name.")
+    if not force:
+        raise GraphGPTError(f"{folder} exists already; choose another name, or replace it with --force.")
+
+
+def run_show(options: argparse.Namespace) -> None:
+    """``graphgpt data show``."""
+    from graphgpt.graphs.graph import TextAttributedGraph
+    from graphgpt.graphs.inspection import show
+
+    show(TextAttributedGraph.open(options.folder))
+
+
+def run_check(options: argparse.Namespace) -> None:
+    """``graphgpt data check``; leaves with exit code 2 where a check fails."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from graphgpt.graphs.inspection import check
+
+    console = Console(highlight=False, soft_wrap=True)
+    sound = True
+    for number, (result, passed) in enumerate(check(options.folder), start=1):
+        sound = sound and passed
+        console.print(f"{number}. {'[green]ok[/]' if passed else '[red]failed[/]'} {escape(result)}")
+    if not sound:
+        sys.exit(2)

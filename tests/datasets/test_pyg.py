@@ -1,0 +1,166 @@
+"""The ``pyg`` dataset: a saved ``Data`` with texts; nothing in the file runs."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data, HeteroData
+
+from graphgpt.datasets.pyg import PygConfig, PygFile
+from graphgpt.errors import DataError
+from graphgpt.registry import DATASETS
+
+ATTRIBUTES: dict[str, Any] = {
+    "x": torch.arange(8.0).view(4, 2),
+    "edge_index": torch.tensor([[0, 1, 1, 2], [1, 0, 2, 3]]),
+    "y": torch.tensor([0, 1, 1, -1]),
+    "title": ["A", "B", "C", ""],
+    "raw_texts": ["About a", "About b", "About c", "One two"],
+    "label_names": ["Zoology", "Botany"],
+    "train_mask": torch.tensor([True, False, False, False]),
+    "val_mask": torch.tensor([False, False, False, False]),
+    "test_mask": torch.tensor([False, True, True, False]),
+}
+
+
+def dataset(folder: Path, saved: Any, **fields: Any) -> PygFile:
+    torch.save(saved, folder / "data.pt")
+    return PygFile(PygConfig(name="pyg", text_encoder={}, path=str(folder / "data.pt"), **fields))
+
+
+def without(*keys: str, **changed: Any) -> dict[str, Any]:
+    return {key: value for key, value in (ATTRIBUTES | changed).items() if key not in keys}
+
+
+def test_is_registered() -> None:
+    assert DATASETS.get("pyg") is PygFile
+
+
+@pytest.mark.parametrize("form", [lambda attributes: Data(**attributes), dict])
+def test_reads_all_of_it(tmp_path: Path, form: Any) -> None:
+    graph = dataset(tmp_path, form(ATTRIBUTES)).build()
+    assert graph.ids.to_pylist() == ["0", "1", "2", "3"]
+    assert graph.titles.to_pylist() == ["A", "B", "C", "One two"]
+    assert graph.bodies.to_pylist() == ATTRIBUTES["raw_texts"]
+    assert [graph.neighbors(i).tolist() for i in range(4)] == [[1], [0, 2], [1, 3], [2]]
+    assert graph.class_names == ("Zoology", "Botany") and graph.y.tolist() == [0, 1, 1, -1]
+    assert graph.features.tolist() == ATTRIBUTES["x"].tolist()
+    assert graph.split is not None and graph.split.tolist() == [0, 2, 2, -1]
+    assert (graph.card["name"], graph.card["files"]) == ("pyg", ["data.pt"])
+
+
+def test_the_least_that_is_enough(tmp_path: Path) -> None:
+    graph = dataset(tmp_path, Data(edge_index=ATTRIBUTES["edge_index"], text=list("abcd"))).build()
+    assert graph.titles.to_pylist() == list("abcd")
+    assert graph.x is None and graph.split is None and graph.class_names == () and graph.y.tolist() == [-1] * 4
+
+
+def test_other_forms(tmp_path: Path) -> None:
+    saved = without(
+        "label_names",
+        y=torch.tensor([[0.0], [1.0], [1.0], [float("nan")]]),
+        x=np.eye(4),
+        category_names=["Art", "Physics", "Physics", "?"],
+        title=np.array(["A", "B", "C", "D"]),
+        **{key: ATTRIBUTES[key].unsqueeze(1).repeat(1, 3) for key in ("train_mask", "val_mask", "test_mask")},
+    )
+    graph = dataset(tmp_path, Data(**saved)).build()
+    assert graph.class_names == ("Art", "Physics") and graph.y.tolist() == [0, 1, 1, -1]
+    assert graph.features.dtype == torch.float32 and graph.features.tolist() == np.eye(4).tolist()
+    assert graph.title(3) == "D"
+    assert graph.split is not None and graph.split.tolist() == [0, 2, 2, -1]
+
+
+def test_given_classes_and_features_win(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((4, 3)))
+    graph = dataset(tmp_path, Data(**ATTRIBUTES), classes=["One", "Two"], features=str(tmp_path / "x.npy")).build()
+    assert graph.class_names == ("One", "Two")
+    assert graph.features.shape == (4, 3)
+    assert graph.card["files"] == ["data.pt", "x.npy"]
+
+
+def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
+    assert dataset(tmp_path, Data(**without("label_names"))).build().class_names == ("class 0", "class 1")
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (without("title", "raw_texts"), "expected texts under one of 'title', 'titles', 'text', "),
+        (without("edge_index"), "expected edge_index, found 'label_names', "),
+        (
+            without(edge_index=torch.zeros(3, 2, dtype=torch.long)),
+            "edge_index is torch.int64 of shape [3, 2], expected integers of shape [2, e].",
+        ),
+        (without(edge_index=torch.zeros(2, 2)), "edge_index is torch.float32 of shape [2, 2], expected integers"),
+        (without(edge_index=torch.tensor([[0, 1], [1, 4]])), "edge_index[1, 1] is 4, expected a node below 4, the number of texts."),
+        (without(edge_index=[[0], [1]]), "edge_index is a list, expected a dense tensor of real numbers."),
+        (without(title=["A"]), "title has 1 texts and raw_texts has 4, expected as many: one per node."),
+        (without(title="ABCD"), "title is a str, expected a list of strings."),
+        (without(title=["A", "B", 3, "D"]), "title[2] is 3, expected a string."),
+        (without(y=torch.tensor([0, 1])), "y has shape [2], expected [4]: one label per node."),
+        (without(y=torch.tensor([0, 0.5, 1, 1])), "y[1] is 0.5, expected the number of a class."),
+        (without(y=torch.tensor([0, 1, 2, 2])), "label_names has 2 names, expected at least 3: the labels go up to 2."),
+        (without(label_names=["A", "A"]), "label_names names 'A' more than once."),
+        (
+            without("label_names", category_names=["Art", "Physics", "Maths", "?"]),
+            "category_names calls the label 1 'Physics' and, at node 2, 'Maths'.",
+        ),
+        (without(x=torch.zeros(3, 2)), "Node features have shape [3, 2], expected [4, d]: one row per node."),
+        (without(x=torch.full((4, 1), float("nan"))), "The features of node '0' (row 0, column 0) are nan"),
+        (without(train_mask=torch.ones(4)), "train_mask is torch.float32 of shape [4], expected torch.bool of shape [4]."),
+        (without(val_mask=torch.tensor([True] * 4)), "node 0 is in train_mask and in val_mask."),
+    ],
+)
+def test_refuses_in_words(tmp_path: Path, saved: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        dataset(tmp_path, saved).build()
+    assert str(tmp_path / "data.pt") in str(caught.value)
+
+
+class Malicious:
+    """Would make a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("place", ["alone", "among the attributes"])
+def test_a_malicious_file_is_refused_and_does_nothing(tmp_path: Path, place: str) -> None:
+    bomb = Malicious(tmp_path / "boom")
+    made = dataset(tmp_path, bomb if place == "alone" else Data(**ATTRIBUTES, bomb=bomb))
+    expected = re.escape(f"{tmp_path / 'data.pt'} is refused: it holds '{os.system.__module__}.system', and only tensors, ")
+    with pytest.raises(DataError, match=expected):
+        made.build()
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("saved", [[1, 2], torch.zeros(3), HeteroData()])
+def test_refuses_other_objects(tmp_path: Path, saved: Any) -> None:
+    with pytest.raises(DataError, match=r"(expected a torch_geometric Data or a dictionary of its attributes, found|is refused: it holds)"):
+        dataset(tmp_path, saved).build()
+
+
+@pytest.mark.parametrize("content", [b"", b"id,title\n", b"PK\x03\x04 and no more"])
+def test_refuses_other_files(tmp_path: Path, content: bytes) -> None:
+    made = dataset(tmp_path, {})
+    (tmp_path / "data.pt").write_bytes(content)
+    with pytest.raises(DataError, match=r"data\.pt: expected a file that torch\.save wrote, but: "):
+        made.build()
+
+
+def test_problems_and_fingerprint(tmp_path: Path) -> None:
+    made = dataset(tmp_path, Data(**ATTRIBUTES))
+    assert PygFile.problems(made.config) == []
+    missing = PygConfig(name="pyg", text_encoder={}, path=str(tmp_path / "date.pt"))
+    assert PygFile.problems(missing) == [f"dataset.path={tmp_path / 'date.pt'}: there is no such file. Did you mean 'data.pt'?"]
+    first = made.fingerprint()
+    assert dataset(tmp_path, Data(**ATTRIBUTES), classes=["A", "B"]).fingerprint() != first
+    assert dataset(tmp_path, Data(**without(y=torch.tensor([1, 1, 1, 1])))).fingerprint() != first
