@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from graphgpt.files import fingerprint
-from graphgpt.graphs.splits import split_nodes
+from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.store import open_graph
 from graphgpt.models.llm import load_embeddings
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS
@@ -22,28 +22,27 @@ def build_task(experiment: Any) -> Task:
     Raises:
         DataError: the data cannot be used.
     """
-    dataset, llm = experiment.dataset, experiment.model.llm
-    graph = open_graph(
-        DATASETS.build(dataset),
-        TEXT_ENCODERS.build(dataset.text_encoder),
-        embeddings=lambda: load_embeddings(llm),
-        embeddings_id=lambda: fingerprint(llm.path, llm.revision or ""),
-    )
-    task: Task = TASKS.build(experiment.task, graph, dataset, split_nodes(graph, dataset.split))
-    log.info(
-        "Graph %s: %s nodes, %s edges, %d classes.",
-        graph.card["name"],
-        f"{graph.num_nodes:,}",
-        f"{graph.num_edges:,}",
-        len(graph.class_names),
-    )
+    llm = experiment.model.llm
+
+    def graph_of(dataset: Any) -> TextAttributedGraph:
+        graph = open_graph(
+            DATASETS.build(dataset),
+            TEXT_ENCODERS.build(dataset.text_encoder),
+            embeddings=lambda: load_embeddings(llm),
+            embeddings_id=lambda: fingerprint(llm.path, llm.revision or ""),
+        )
+        nodes, edges = f"{graph.num_nodes:,}", f"{graph.num_edges:,}"
+        log.info("Graph %s: %s nodes, %s edges, %d classes.", graph.card["name"], nodes, edges, len(graph.class_names))
+        return graph
+
+    task: Task = TASKS.get(experiment.task.name).build(experiment.task, experiment.dataset, graph_of)
     return task
 
 
 def build_model(experiment: Any, task: Task) -> Any:
     """The experiment's model, with the same initial weights for the same seed."""
     torch.manual_seed(experiment.seed)
-    return MODELS.build(experiment.model, input_dim=task.graph.features.shape[1])
+    return MODELS.build(experiment.model, input_dim=task.input_dim)
 
 
 def build_runner(experiment: Any) -> Any:

@@ -1,16 +1,22 @@
 """The root of the configuration: its schema, its checks, and how a command line becomes one."""
 
 import contextlib
+import dataclasses
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
-from graphgpt.checkpoints.folder import checkpoint_problems, hand_over_problems, read_experiment
+from graphgpt.ablations import Ablation
+from graphgpt.baselines import Baseline
+from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, hand_over_problems, read_experiment
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
 from graphgpt.schema import MISSING, Accelerator, Registered, configclass, parse
@@ -45,9 +51,37 @@ class ExperimentConfig:
     """Modules that register more classes."""
 
 
+def _some_of(literal: Any, words: dict[Any, tuple[str, ...]]) -> BeforeValidator:
+    """A list of names may be given as one name, or as a word for several of them."""
+    names = get_args(literal)
+
+    def listed(value: Any) -> Any:
+        if isinstance(value, str | bool | None):
+            if value in words:
+                return words[value]
+            if value not in names:
+                known = [*names, *(str(word).lower() for word in words if word is not None)]
+                raise PydanticKnownError("literal_error", {"expected": ", ".join(f"'{name}'" for name in dict.fromkeys(known))})
+            return (value,)
+        return value
+
+    return BeforeValidator(listed)
+
+
+ABLATIONS: tuple[Ablation, ...] = tuple(name for name in get_args(Ablation) if name != "none")
+#: The plain language model costs a pass over all prompts, so it must be asked for.
+BASELINES: tuple[Baseline, ...] = tuple(name for name in get_args(Baseline) if name != "llm")
+
+
 @configclass
 class EvaluationConfig:
     """One evaluation of a checkpoint."""
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Number of the shard, from 1, and how many there are."""
+        place, _, whole = (self.shard or "1/1").partition("/")
+        return int(place), int(whole)
 
     name: str
     """Short name; part of the run folder's name."""
@@ -55,20 +89,34 @@ class EvaluationConfig:
     """Run or checkpoint folder."""
     dataset: Annotated[Any, Registered(DATASETS, "dataset")] | None = None
     """Another graph than the checkpoint's; null takes that one."""
+    task: Annotated[Any, Registered(TASKS, "task")] | None = None
+    """Another task than the checkpoint's; null takes that one."""
     split: Split = "test"
-    """Which nodes."""
+    """Which items."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many of them; null takes all."""
+    shard: str | None = None
+    """Such as ``2/4``: every fourth item, from the second on; null takes all. ``graphgpt gather`` joins the shards."""
     seed: int = Field(default=0, ge=0)
-    """Draws the nodes, their neighbours and the bootstrap."""
+    """Draws the items, their neighbours and the bootstrap."""
+    seeds: int = Field(default=1, ge=1)
+    """Repeat with so many seeds, from ``seed`` on, and report mean and standard deviation."""
+    wordings: Literal["all"] | None = None
+    """``all``: also every other wording of the task, to see how much depends on it."""
     batch_size: int = Field(default=4, ge=1)
     """Prompts per forward pass."""
-    without_graph: bool = True
-    """Also the same model with the graph tokens removed."""
-    baselines: bool = True
-    """Also majority, TF-IDF + logistic regression and 2-hop SGC."""
+    ablation: Annotated[tuple[Ablation, ...], _some_of(Ablation, {"all": ABLATIONS, None: ()})] = ("no_graph",)
+    """Also the same model with a part of each question taken away: one, a list, ``all`` or ``none``."""
+    generate: bool = False
+    """Where candidates are scored, also write an answer and read it: how often it is right, and how often it is none of them."""
+    baselines: Annotated[tuple[Baseline, ...], _some_of(Baseline, {True: BASELINES, False: (), None: ()})] = BASELINES
+    """Also simple methods on the same items: ``true`` is all but ``llm``, the language model without graph and adapters."""
+    max_edges: int = Field(default=2_000_000, ge=0)
+    """GCN and GraphSAGE train on the whole graph at once, and are left out where it has more edges."""
+    leakage: Literal["report", "error", "off"] = "report"
+    """What to do when a prompt gives its answer away."""
     samples: int = Field(default=6, ge=0)
-    """Nodes shown in full in the report."""
+    """Items shown in full in the report."""
     max_new_tokens: int = Field(default=32, ge=1)
     """Length of greedy answers."""
     bootstrap: int = Field(default=1000, ge=0)
@@ -96,8 +144,14 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
     for key in ("stage1", "checkpoint"):
         if isinstance(folder := data.get(key), str) and folder != MISSING:
             problems += checkpoint_problems(folder, key)
+    if isinstance(config, ExperimentConfig) and not problems:
+        problems += TASKS.get(config.task.name).data_problems(config.task, config.dataset)
     if isinstance(config, ExperimentConfig) and config.stage1 is not None and not problems:
         problems += hand_over_problems(config.stage1, config.model)
+    if isinstance(config, EvaluationConfig) and config.shard and not re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.shard):
+        problems.append(f"shard: '{config.shard}' is no part of a whole; expected i/n, such as 2/4.")
+    elif isinstance(config, EvaluationConfig) and config.part[0] > config.part[1]:
+        problems.append(f"shard: '{config.shard}' does not exist; the last of {config.part[1]} is {config.part[1]}/{config.part[1]}.")
     if config is None or problems:
         raise ConfigError(problems)
     return config
@@ -108,7 +162,35 @@ def read_composed(cls: type[C], composed: DictConfig) -> C:
     data = _plain(composed)
     if cls is ExperimentConfig and data.get("resume"):
         data = _resumed(data["resume"])
+    if cls is EvaluationConfig:
+        data = _completed(data)
     return read_config(cls, data)
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """A configuration as a ``config.yaml`` gives it back: plain containers, tuples as lists."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return settings
+
+
+def evaluated_experiment(config: EvaluationConfig) -> ExperimentConfig:
+    """The checkpoint's experiment, on the task and the dataset that the evaluation asks for.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    asked = {key: value for key in ("dataset", "task") if (value := getattr(config, key)) is not None}
+    return read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint) | asked)
+
+
+def _completed(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings such as ``task.wording=2`` that name no task change the checkpoint's own; likewise ``dataset``."""
+    partial = {key: node for key in ("dataset", "task") if isinstance(node := data.get(key), dict) and "name" not in node}
+    if not partial or checkpoint_problems(str(data.get("checkpoint")), "checkpoint"):
+        return data
+    own = checkpoint_experiment(data["checkpoint"])
+    merged = {key: OmegaConf.to_container(OmegaConf.merge(own[key], node)) for key, node in partial.items()}
+    return data | merged
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:

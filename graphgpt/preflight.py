@@ -42,21 +42,16 @@ def _checks(experiment: Any) -> Iterator[str]:
     build_runner(experiment)
     yield "configuration: every key known, every file there, nothing contradicts itself"
     task = build_task(experiment)
-    graph = task.graph
     counts = {split: len(task.items(split)) for split in ("train", "val", "test")}
-    yield (
-        f"data: {graph.card['name']}, {graph.num_nodes:,} nodes, {graph.num_edges:,} edges, {graph.features.shape[1]} features; "
-        + ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    )
+    yield f"data: {task.summary}; " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
     tokenizer = load_tokenizer(experiment.model.llm)
     processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), experiment.model.max_length)
     yield _round_trip(task, processor)
 
     with torch.device("meta"):
-        modules = _build_on_meta(experiment, graph.features.shape[1])
+        modules = _build_on_meta(experiment, task.input_dim)
     hidden = modules["llm"].get_input_embeddings().weight.shape[1]
-    width = graph.features.shape[1]
-    yield f"sizes: tower {width} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
+    yield f"sizes: tower {task.input_dim} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
 
     items = task.items("train")[:SAMPLES].tolist()
     examples = [processor(task.instruction(item, seed=item, training=True)) for item in items]

@@ -2,10 +2,12 @@
 
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from graphgpt.errors import nearest
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
+from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.schema import configclass
@@ -30,11 +33,19 @@ class TaskConfig:
     name: str
     """Name of a registered task."""
     wording: str
-    """Which of the wordings below is used."""
+    """Which of the wordings below is used: its name, or its number from 1."""
     wordings: dict[str, str]
     """Prompts by name; words in braces are filled in, ``<graph>`` is where the graph tokens go."""
     max_chars: int = Field(default=300, ge=0)
     """Longest text taken from a node, cut between words."""
+
+    @property
+    def chosen(self) -> str | None:
+        """The chosen wording, None where there is none of that name or number."""
+        names = [*self.wordings]
+        if self.wording.isdecimal() and self.wording not in names and 0 < int(self.wording) <= len(names):
+            return self.wordings[names[int(self.wording) - 1]]
+        return self.wordings.get(self.wording)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,8 @@ class Prediction:
 class Task(ABC):
     """Base of all tasks; register subclasses with ``@TASKS.register(name)``.
 
+    A task's *items* are what can be asked about, as numbers: nodes in most tasks, places in a list of pairs in link prediction.
+
     Args:
         config: The task's ``Config``.
         graph: With features.
@@ -74,16 +87,27 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
-    words: ClassVar[tuple[str, ...]]
+    words: ClassVar[tuple[str, ...]] = ()
     """What the task fills into its wordings, besides the dataset's own words."""
+    num_graphs: ClassVar[int] = 1
+    """How many subgraphs an item has, and so how often ``<graph>`` stands in a wording; a wording without any is text only."""
+    main_metric: ClassVar[str] = "accuracy"
+    """The metric that the report puts first."""
 
     @classmethod
     def problems(cls, config: Any) -> list[str]:
         """A wording that is not there, or that cannot be filled in."""
         found = [problem for name, wording in config.wordings.items() for problem in cls._wording_problems(name, wording)]
-        if config.wording not in config.wordings:
+        if config.chosen is None:
             found.append(f"task.wording: '{config.wording}' is not one of task.wordings. {nearest(config.wording, config.wordings)}")
         return found
+
+    @classmethod
+    def data_problems(cls, config: Any, dataset: Any) -> list[str]:
+        """What keeps the task from being asked about the data of a dataset's ``Config``, seen without reading them."""
+        if isinstance(dataset, DatasetConfig):
+            return []
+        return [f"task.name: '{config.name}' asks about a graph with texts, which dataset.name={dataset.name} has not."]
 
     @classmethod
     def _wording_problems(cls, name: str, wording: str) -> list[str]:
@@ -92,7 +116,12 @@ class Task(ABC):
             fields = [field for _, field, _, _ in string.Formatter().parse(wording) if field is not None]
         except ValueError as error:
             return [f"task.wordings.{name}: {wording!r} cannot be filled in: {error}; a brace that is meant as one is doubled."]
-        return [f"task.wordings.{name}: '{{{field}}}' is not known here. {nearest(field, known)}" for field in fields if field not in known]
+        found = [
+            f"task.wordings.{name}: '{{{field}}}' is not known here. {nearest(field, known)}" for field in fields if field not in known
+        ]
+        if (graphs := wording.count("<graph>")) not in (0, cls.num_graphs):
+            found.append(f"task.wordings.{name}: has <graph> {graphs} times, expected {cls.num_graphs} (or none, for text alone).")
+        return found
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor) -> None:
         self.config = config
@@ -100,9 +129,46 @@ class Task(ABC):
         self.dataset = dataset
         self.split = split
 
+    @classmethod
+    def build(cls, config: Any, dataset: Any, open_graph: Callable[[Any], TextAttributedGraph]) -> "Task":
+        """The task on the data that a dataset config names.
+
+        Args:
+            config: The task's ``Config``.
+            dataset: A dataset's ``Config``.
+            open_graph: Opens the graph of a dataset config, with features.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        graph = open_graph(dataset)
+        return cls(config, graph, dataset, split_nodes(graph, dataset.split))
+
+    @property
+    def input_dim(self) -> int:
+        """Width of the node features that a tower will read."""
+        return self.graph.features.shape[1]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Name and fingerprint of what the task asks about, for the checkpoint and for messages."""
+        return {"name": self.graph.card["name"], "fingerprint": self.graph.fingerprint, "features": self.input_dim}
+
+    @property
+    def summary(self) -> str:
+        """What the task asks about, in a few words."""
+        graph = self.graph
+        return f"{graph.card['name']}, {graph.num_nodes:,} nodes, {graph.num_edges:,} edges, {self.input_dim} features"
+
     def items(self, split: Split) -> Tensor:
-        """Nodes to ask about, ascending, shape ``[k]``, int64."""
+        """Items of a split, ascending, shape ``[k]``, int64; nodes unless the task says otherwise."""
         return (self.split == SPLITS.index(split)).nonzero().flatten()
+
+    def write_split(self, folder: Path) -> None:
+        """Write into ``split.csv`` which node is for what; a task whose items are no nodes has none, or writes its own."""
+        graph: TextAttributedGraph | None = getattr(self, "graph", None)
+        if graph is not None and bool((self.split >= 0).any()):
+            write_split(graph, self.split, folder / "split.csv")
 
     @property
     def candidates(self) -> list[str] | None:
@@ -110,22 +176,63 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def instruction(self, item: int, *, seed: int, training: bool) -> Instruction:
-        """The question about one item. All chance in it follows from ``seed``; regularisation only when ``training``."""
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+        """The question about one item. All chance in it follows from ``seed``; regularisation only when ``training``.
 
-    @abstractmethod
+        Args:
+            item: One of ``items``.
+            seed: Draws neighbours, orders and the like.
+            training: Whether the task may regularise.
+            hide_text: Leave the texts of the items themselves out, to see what the graph tokens say alone.
+        """
+
+    def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+        """Metrics of a task with candidates, as fractions.
+
+        Args:
+            truth: Right candidates, shape ``[n]``, int.
+            scores: Any score that ranks, shape ``[n, c]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has candidates and no rank_metrics.")
+
+    def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
+        """Metrics of one written answer, as fractions; a task without candidates reports their means."""
+        raise NotImplementedError(f"{type(self).__name__} has no candidates and no answer_metrics.")
+
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Scores of a set of predictions, as fractions."""
+        if self.candidates is not None:
+            return self.rank_metrics(np.array([p.truth for p in predictions]), np.array([p.scores for p in predictions]))
+        each = [self.answer_metrics(prediction) for prediction in predictions]
+        return {name: float(np.mean([metrics[name] for metrics in each])) for name in each[0]}
 
-    def subgraph(self, centre: int, seed: int) -> Subgraph:
-        """The neighbourhood of a node that becomes graph tokens."""
+    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """Simple methods to be held against, each with a score for every candidate of every item, shape ``[k, c]``.
+
+        Args:
+            items: To score, shape ``[k]``.
+            seed: Of what the methods leave to chance.
+            names: Keys of ``graphgpt.baselines.NAMES``; None is all that the task has.
+        """
+        yield from ()
+
+    def subgraph(self, centre: int, seed: int, graph: TextAttributedGraph | None = None) -> Subgraph:
+        """The neighbourhood of a node that becomes graph tokens, in the task's graph or another with the same nodes."""
         sampler = self.dataset.sampler
-        return sample_subgraph(self.graph, centre, hops=sampler.hops, fanout=sampler.fanout, seed=seed, max_tokens=sampler.max_tokens)
+        return sample_subgraph(
+            graph or self.graph,
+            centre,
+            hops=sampler.hops,
+            fanout=sampler.fanout,
+            seed=seed,
+            max_tokens=sampler.max_tokens,
+            layout=sampler.layout,
+        )
 
     def fill(self, **words: str) -> str:
         """The chosen wording with its words filled in."""
         names = {name: getattr(self.dataset, name) for name in DATASET_WORDS}
-        wording: str = self.config.wordings[self.config.wording]
+        wording: str = self.config.chosen
         return wording.format_map(names | words)
 
     def cut(self, text: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from graphgpt.graphs.subgraph import Pool
 from graphgpt.schema import configclass
 
 if TYPE_CHECKING:
@@ -61,17 +62,30 @@ class GraphTower(Tower):
     def collate(inputs: "Sequence[GraphInput]") -> "Batch":
         from torch_geometric.data import Batch, Data
 
-        return Batch.from_data_list(
-            [Data(x=item.x, edge_index=item.edge_index, is_token=torch.arange(len(item.x)) < item.num_tokens) for item in inputs]
-        )
+        joined: Batch = Batch.from_data_list([Data(x=item.x, edge_index=item.edge_index) for item in inputs])
+        sizes = torch.tensor([item.num_tokens for item in inputs])
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+        pools = [item.pool or _one_node_per_token(item.num_tokens) for item in inputs]
+        joined.pool_node = torch.cat([pool.node + int(first) for pool, first in zip(pools, joined.ptr, strict=False)])
+        joined.pool_token = torch.cat([pool.token + int(first) for pool, first in zip(pools, starts, strict=False)])
+        joined.pool_weight = torch.cat([pool.weight for pool in pools])
+        joined.num_tokens = int(starts[-1])
+        return joined
 
     @abstractmethod
     def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """States of all nodes: features ``[N, d]`` and edges ``[2, e]`` to ``[N, output_dim]``."""
 
     def forward(self, inputs: "Batch") -> Tensor:
-        """States of the nodes that become tokens, graph after graph, shape ``[tokens, output_dim]``."""
-        return self.encode(inputs.x, inputs.edge_index)[inputs.is_token]
+        """The tokens of all subgraphs, one after the other, shape ``[tokens, output_dim]``."""
+        states = self.encode(inputs.x, inputs.edge_index)
+        weighted = inputs.pool_weight[:, None].to(states.dtype) * states[inputs.pool_node]
+        return states.new_zeros(inputs.num_tokens, states.shape[1]).index_add(0, inputs.pool_token, weighted)
+
+
+def _one_node_per_token(num_tokens: int) -> Pool:
+    first = torch.arange(num_tokens)
+    return Pool(node=first, token=first, weight=torch.ones(num_tokens))
 
 
 def orient(edge_index: Tensor, direction: EdgeDirection) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from graphgpt.errors import DataError
 from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
@@ -14,8 +14,6 @@ IGNORE = -100
 
 # Modality tokens are ids below zero: they cannot clash with any vocabulary, and the language model's stays as it is.
 PATCH, START, END = -1, -2, -3
-
-GraphTokens = Literal["kept", "removed"]
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,13 @@ class Processor:
         template: Conversation template.
         max_length: Longest sequence, in tokens.
         modality: How inputs appear in prompts.
-        graph_tokens: ``removed`` leaves every input out of the prompt, to see what the model knows without.
     """
 
-    def __init__(
-        self, tokenizer: Any, template: Template, max_length: int, modality: Modality | None = None, graph_tokens: GraphTokens = "kept"
-    ) -> None:
+    def __init__(self, tokenizer: Any, template: Template, max_length: int, modality: Modality | None = None) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
         self.modality = modality or Modality()
-        self.graph_tokens = graph_tokens
 
     def __call__(self, instruction: Instruction) -> Example:
         """Tokenise a conversation whose answers are known.
@@ -114,9 +108,8 @@ class Processor:
             for i, text in enumerate(piece.text.split(placeholder)):
                 if i > 0:
                     tokens = next(upcoming).num_tokens
-                    if self.graph_tokens == "kept":
-                        ids += [START, *[PATCH] * tokens, END]
-                        labels += [IGNORE] * (tokens + 2)
+                    ids += [START, *[PATCH] * tokens, END]
+                    labels += [IGNORE] * (tokens + 2)
                 new = self._encode(replace(piece, text=text))
                 ids += new
                 labels += new if piece.supervised else [IGNORE] * len(new)
@@ -125,7 +118,7 @@ class Processor:
                 f"Sample '{instruction.id}' has {len(ids)} tokens, more than model.max_length={self.max_length}; "
                 "raise it, or lower task.max_chars or dataset.sampler.fanout."
             )
-        return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=inputs if self.graph_tokens == "kept" else ())
+        return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=inputs)
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Join neighbouring prompt pieces, so that tokens form across them as they do in the whole text.

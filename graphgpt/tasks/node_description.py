@@ -1,0 +1,58 @@
+"""What does the node at the centre say? Self-supervised: no labels are read."""
+
+from torch import Tensor
+
+from graphgpt.graphs.graph import SPLITS
+from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.registry import TASKS
+from graphgpt.schema import configclass
+from graphgpt.task import Prediction, Split, Task, TaskConfig
+
+
+@TASKS.register("node_description")
+class NodeDescription(Task):
+    """Describe the centre node from its graph tokens alone (LLaGA, arXiv:2402.08170, section 3.3)."""
+
+    main_metric = "rouge_l"
+
+    @configclass
+    class Config(TaskConfig):
+        pass
+
+    def items(self, split: Split) -> Tensor:
+        """As for every task; unlabelled nodes train too, for no label is needed."""
+        if split == "train":
+            return ((self.split == SPLITS.index("train")) | (self.split == -1)).nonzero().flatten()
+        return super().items(split)
+
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+        subgraph = self.subgraph(item, seed)
+        prompt = self.fill()
+        answer = f"{self.graph.title(item)}. {self.graph.body(item)}"
+        return Instruction(
+            id=str(self.graph.ids[item].as_py()),
+            messages=(Message("user", prompt), Message("assistant", self.cut(answer))),
+            inputs=(subgraph.input(self.graph),) if "<graph>" in prompt else (),
+            meta={"node": item, "subgraph": subgraph},
+        )
+
+    def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
+        """ROUGE-L of the answer against the node's own text."""
+        return {"rouge_l": rouge_l(prediction.expected, prediction.text or "")}
+
+
+def rouge_l(expected: str, said: str) -> float:
+    """F1 of the longest common subsequence of lower-case words (Lin, "ROUGE", 2004, section 3.1, with beta 1)."""
+    right, words = _words(expected), _words(said)
+    if not right or not words:
+        return 0.0
+    longest = [0] * (len(words) + 1)
+    for word in right:
+        diagonal = 0
+        for j, other in enumerate(words, start=1):
+            diagonal, longest[j] = longest[j], diagonal + 1 if word == other else max(longest[j], longest[j - 1])
+    return 2 * longest[-1] / (len(right) + len(words))
+
+
+def _words(text: str) -> list[str]:
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

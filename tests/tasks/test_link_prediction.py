@@ -1,0 +1,138 @@
+"""Link prediction: both subgraphs are used, nothing leaks, the score ranks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import CONFIGS, make_processor, parsed
+from omegaconf import OmegaConf
+from sklearn.metrics import balanced_accuracy_score
+
+from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.batch import training_batch
+from graphgpt.registry import TASKS
+from graphgpt.task import Task
+
+MakeTask = Callable[..., Task]
+MakeModel = Callable[..., GraphLLM]
+
+
+@pytest.fixture(scope="module")
+def task(make_task: MakeTask, graph: TextAttributedGraph) -> Any:
+    return make_task("link_prediction", graph)
+
+
+def test_two_subgraphs_around_the_two_nodes(task: Any) -> None:
+    for item in task.items("test").tolist():
+        found = task.instruction(item, seed=1, training=False)
+        pair = task.edges.pairs[item].tolist()
+        assert [int(subgraph.nodes[0]) for subgraph in found.meta["subgraphs"]] == pair
+        assert found.messages[0].content.count("<graph>") == len(found.inputs) == 2
+        assert found.messages[1].content == ("yes" if task.edges.linked[item] else "no") == task.candidates[found.truth]
+        for place, node in enumerate(pair):
+            title = task.cut(task.graph.title(node))
+            assert f"{('First', 'Second')[place]} title: {title}" in found.messages[0].content
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_no_target_edge_is_in_any_subgraph(task: Any, split: Any) -> None:
+    hidden = {"train": (0, 1, 2), "val": (1, 2), "test": (1, 2)}[split]
+    targets = {
+        frozenset(pair)
+        for pair, part, linked in zip(task.edges.pairs.tolist(), task.edges.split.tolist(), task.edges.linked.tolist(), strict=True)
+        if linked and part in hidden
+    }
+    for item in task.items(split).tolist():
+        for subgraph in task.instruction(item, seed=item, training=split == "train").meta["subgraphs"]:
+            nodes = subgraph.nodes.tolist()
+            assert targets.isdisjoint(frozenset((nodes[a], nodes[b])) for a, b in subgraph.edge_index.T.tolist())
+
+
+def test_texts_can_be_hidden(task: Any) -> None:
+    item = int(task.items("test")[0])
+    text = task.instruction(item, seed=0, training=False, hide_text=True).messages[0].content
+    for node in task.edges.pairs[item].tolist():
+        assert task.graph.title(node) not in text
+
+
+@torch.no_grad()
+def test_swapping_either_subgraph_moves_the_score(task: Any, tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    processor = make_processor(model)
+    candidates = [processor.answer(name) for name in task.candidates]
+    plain, other = (processor.prompt(task.instruction(item, seed=0, training=False)) for item in task.items("test")[:2].tolist())
+    before = model.score([plain], candidates)
+    for place in (0, 1):
+        inputs = list(plain.inputs)
+        # Of the same number of tokens, so that nothing else of the prompt moves.
+        swapped = other.inputs[place]
+        tokens = min(swapped.num_tokens, inputs[place].num_tokens)
+        inputs[place] = type(swapped)(x=swapped.x * 3 + 1, edge_index=swapped.edge_index, num_tokens=tokens)
+        cut = type(plain)(id=plain.id, ids=without_patches(plain.ids, plain.inputs, place, tokens), labels=(), inputs=tuple(inputs))
+        kept = list(plain.inputs)
+        kept[place] = type(swapped)(x=kept[place].x, edge_index=kept[place].edge_index, num_tokens=tokens)
+        same = type(plain)(id=plain.id, ids=cut.ids, labels=(), inputs=tuple(kept))
+        assert (model.score([cut], candidates) - model.score([same], candidates)).abs().max() > 1e-5
+    torch.testing.assert_close(model.score([plain], candidates), before)
+
+
+def without_patches(ids: tuple[int, ...], inputs: Any, place: int, tokens: int) -> tuple[int, ...]:
+    """The ids with so many patches of one input only."""
+    counts = [item.num_tokens for item in inputs]
+    drop = counts[place] - tokens
+    first = [i for i, token in enumerate(ids) if token == -1][sum(counts[:place])]
+    return (*ids[:first], *ids[first + drop :])
+
+
+def test_gradients_reach_both_subgraphs(task: Any, tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    processor = make_processor(model)
+    example = processor(task.instruction(int(task.items("train")[0]), seed=0, training=True))
+    batch = training_batch([example], model.tower.collate)
+    batch.inputs.x.requires_grad_(True)
+    # The tower is frozen and runs without gradients, so its features are followed by way of the projector's input.
+    seen: list[torch.Tensor] = []
+
+    def keep(_: Any, given: tuple[torch.Tensor, ...]) -> None:
+        given[0].requires_grad_(True).retain_grad()
+        seen.append(given[0])
+
+    handle = model.projector.register_forward_pre_hook(keep)
+    model.loss(batch).backward()
+    handle.remove()
+    first = example.inputs[0].num_tokens
+    assert seen[0].grad is not None
+    assert seen[0].grad[:first].abs().sum() > 0
+    assert seen[0].grad[first:].abs().sum() > 0
+
+
+def test_metrics_rank(task: Any) -> None:
+    truth = np.array([0, 0, 1, 1, 0, 1])
+    scores = np.log(np.array([[0.9, 0.1], [0.6, 0.4], [0.55, 0.45], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9]]))
+    found = task.rank_metrics(truth, scores)
+    margin = scores[:, 0] - scores[:, 1]
+    pairs = [(margin[i] > margin[j]) for i in range(6) if truth[i] == 0 for j in range(6) if truth[j] == 1]
+    assert found["auc"] == pytest.approx(np.mean(pairs))
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["hard_auc"] == pytest.approx(balanced_accuracy_score(truth == 0, margin > 0))
+    assert np.isnan(task.rank_metrics(truth[:2], scores[:2])["auc"])
+
+
+def test_baselines_score_every_pair(task: Any) -> None:
+    items = task.items("test")
+    found = dict(task.baselines(items, seed=0))
+    assert {"Text cosine", "2-hop cosine", "Common neighbors"} <= found.keys()
+    for scores in found.values():
+        assert scores.shape == (len(items), 2)
+        np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
+
+
+def test_a_wording_needs_both_graphs() -> None:
+    shipped: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "task" / "link_prediction.yaml"))
+    cls = TASKS.get("link_prediction")
+    shipped["wordings"] = {"one": "<graph> {title} and {other_title}?", "none": "{title} and {other_title}?"}
+    config = parsed(cls.Config, shipped | {"wording": "2"})
+    assert cls.problems(config) == ["task.wordings.one: has <graph> 1 times, expected 2 (or none, for text alone)."]
