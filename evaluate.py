@@ -10,13 +10,12 @@ from graphgpt.config import EvaluationConfig, launch, user_errors
 @user_errors()
 def main(composed: DictConfig) -> None:
     from graphgpt.assembly import build_model, build_task, run_folder
-    from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
-    from graphgpt.config import ExperimentConfig, read_composed, read_config
+    from graphgpt.checkpoints.folder import load_checkpoint
+    from graphgpt.config import evaluated_experiment, read_composed
     from graphgpt.runners.evaluation import evaluate
 
     config = read_composed(EvaluationConfig, composed)
-    asked = {"dataset": config.dataset} if config.dataset else {}
-    experiment = read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint) | asked)
+    experiment = evaluated_experiment(config)
     task = build_task(experiment)
     model = build_model(experiment, task)
     load_checkpoint(model, config.checkpoint)

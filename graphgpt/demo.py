@@ -1,6 +1,5 @@
 """``make demo``: stage 1, stage 2 and the evaluation, as the three commands that a user would type."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from graphgpt.config import ExperimentConfig, check_command_line, user_errors
+from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, plain_settings, user_errors
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +27,7 @@ def main() -> None:
 def train(overrides: Sequence[str]) -> Path:
     """The run folder of a training run with these settings: a finished one, an interrupted one resumed, or a new one."""
     config = check_command_line(ExperimentConfig, "train", overrides)
-    wanted = dataclasses.asdict(config)
+    wanted = plain_settings(config)
     runs = ROOT / "runs" / config.name
     alike = [path.parent for path in sorted(runs.glob("*/config.yaml")) if yaml.safe_load(path.read_text(encoding="utf-8")) == wanted]
     finished = [folder for folder in alike if (folder / "checkpoint" / "manifest.json").is_file()]
@@ -48,9 +47,11 @@ def train(overrides: Sequence[str]) -> Path:
 
 def evaluate(stage2: Path) -> None:
     """Evaluate the trained model, or show the evaluation that there is."""
-    for path in sorted((ROOT / "runs" / "evaluate").glob("*/scores.json"), reverse=True):
+    wanted = plain_settings(check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={stage2}"]))
+    for path in sorted((ROOT / "runs" / "evaluate").glob("*/metrics.json"), reverse=True):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["checkpoint"] == str(stage2) and (path.parent / "report.html").is_file():
+        settings = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
+        if settings == wanted and (path.parent / "report.html").is_file():
             from graphgpt.runners.evaluation import show
 
             say(f"python evaluate.py checkpoint={stage2}", f"done already: {path.parent.relative_to(ROOT)}")

@@ -1,39 +1,97 @@
-"""How a checkpoint is evaluated: predictions, scores, intervals, the report."""
+"""How a checkpoint is evaluated: predictions, metrics with their uncertainty, comparisons, the report."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from rich.console import Console
 from torch import Tensor
 
+from graphgpt.ablations import ablated, without_graph
+from graphgpt.baselines import NAMES, NETWORKS, Baseline
 from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
+from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
+from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Processor
-from graphgpt.runners.baselines import baseline_scores
+from graphgpt.runners.analysis import (
+    Answers,
+    by_degree,
+    by_homophily,
+    calibration,
+    confusion_matrix,
+    figures,
+    leaks,
+    local_homophily,
+    nodes_of,
+    occurrences,
+    parse_answer,
+    subgraphs_of,
+)
 from graphgpt.runners.callbacks import progress_bar
 from graphgpt.runners.data import chunks, mix
 from graphgpt.runners.lightning import make_processor, quiet_libraries
-from graphgpt.runners.report import Report, Row, Sample, Stage, score_table, write_report
+from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, metric_name, score_table, write_report
 from graphgpt.task import Prediction, Task
-from graphgpt.tasks.node_classification import bootstrap_intervals, classification_metrics
+from graphgpt.tasks.mixture import Mixture
 
 log = logging.getLogger(__name__)
 
+#: What tables call a model's answers under each ablation, with a note.
+VARIANTS = {
+    "none": ("Graph tokens", "this model"),
+    "no_graph": ("Graph tokens removed", "the same model, text only"),
+    "zeroed": ("Node features zeroed", "the same model"),
+    "shuffled": ("Node features shuffled", "the same model, within each subgraph"),
+    "other_node": ("Another item's subgraph", "the same model"),
+    "no_text": ("Own text hidden", "the same model, graph tokens only"),
+    "llm": (NAMES["llm"], "no graph tokens, no adapters"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass over the items.
+
+    Args:
+        variant: A key of ``VARIANTS``.
+        wording: Another wording than the chosen one; None for that one.
+        seed: Draws items and neighbours.
+    """
+
+    variant: str
+    wording: str | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For a progress line."""
+        return VARIANTS[self.variant][0] + (f", wording '{self.wording}'" if self.wording else "")
+
+
+Predictions = dict[Pass, dict[int, Prediction]]
+"""Prediction by item, by pass; items ascend."""
+
 
 def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str, Any]:
-    """Score a model on a task and write ``scores.json``, ``predictions*.jsonl`` and, where there are candidates, ``report.html``.
+    """Put a task's questions to a model and write ``predictions.jsonl``, ``metrics.json``, ``report.html`` and ``config.yaml``.
+
+    The parts of a mixture are evaluated one after the other, each in a folder of its name.
 
     Args:
         model: Loaded from ``config.checkpoint``.
@@ -42,84 +100,122 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
         folder: Where the files go.
 
     Returns:
-        What ``scores.json`` holds.
+        What ``metrics.json`` holds; for a mixture, that by part.
 
     Raises:
-        DataError: the split has no nodes, or a sample cannot be used.
+        DataError: the split has no items, a sample cannot be used, or a prompt gives its answer away and ``leakage`` is ``error``.
     """
+    if isinstance(task, Mixture):
+        return {name: evaluate(model, part, config, folder / name) for name, part in task.parts.items()}
     quiet_libraries()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     model.eval().to(_device(config.accelerator))
-    items = _draw(task, config)
-    instructions = [task.instruction(item, seed=mix(config.seed, item), training=False) for item in items.tolist()]
-    variants = {"Graph tokens": make_processor(model)}
-    if config.without_graph:
-        variants["Graph tokens removed"] = make_processor(model, "removed")
-
-    metrics: dict[str, dict[str, Any]] = {}
-    rows: list[Row] = []
-    first: list[Prediction] = []
-    for name, processor in variants.items():
-        predictions = predict(model, task, processor, instructions, config, name)
-        first = first or predictions
-        suffix = "" if processor.graph_tokens == "kept" else f"_{processor.graph_tokens}"
-        write_text(
-            folder / f"predictions{suffix}.jsonl", "".join(json.dumps(_record(task, p), ensure_ascii=False) + "\n" for p in predictions)
-        )
-        if task.candidates:
-            note = "this model" if processor.graph_tokens == "kept" else "the same model, text only"
-            values = np.array([p.scores for p in predictions])
-            row, metrics[name] = _row(name, _truth(predictions), values, config, note, is_model=True)
-            rows.append(row)
-        else:
-            metrics[name] = task.metrics(predictions)
-    if task.candidates and config.baselines:
-        for name, values in baseline_scores(task.graph, task.items("train"), items, config.seed):
-            row, metrics[name] = _row(name, _truth(first), values, config)
-            rows.append(row)
-    result = {
-        "task": task.config.name,
-        "graph": task.graph.card["name"],
-        "split": config.split,
-        "nodes": len(items),
-        "checkpoint": str(config.checkpoint),
-        "metrics": metrics,
-        "rows": [dataclasses.asdict(row) for row in rows],
-    }
-    if rows:
-        shown = _samples(model, task, variants["Graph tokens"], instructions, first, config)
-        write_report(_report(model, task, config, rows, first, shown), folder / "report.html")
-    write_json(folder / "scores.json", result)
+    leakage = check_leakage(task, config)
+    processor = make_processor(model)
+    predictions: Predictions = {}
+    for step in passes(task, config):
+        items = draw(task, config, step.seed).tolist()
+        instructions = questions(task, config, step, items)
+        with _without_adapters(model) if step.variant == "llm" else contextlib.nullcontext():
+            found = predict(model, task, processor, instructions, config, step.name)
+        if step == main_pass(config) and task.candidates and not config.generate:
+            chosen = _choose(found, config.samples)
+            prompts = [processor.prompt(instructions[i]) for i in chosen]
+            texts = model.generate(prompts, config.max_new_tokens) if prompts else []
+            found = [*found]
+            for i, text in zip(chosen, texts, strict=True):
+                found[i] = replace(found[i], text=text)
+        predictions[step] = dict(zip(items, found, strict=True))
+    result = write_evaluation(task, config, model.config, predictions, leakage, folder)
     show(result, folder)
     return result
 
 
-def show(result: dict[str, Any], folder: Path) -> None:
-    """Print what an evaluation found, where its report lies, and what to try next.
+def passes(task: Task, config: Any) -> Iterator[Pass]:
+    """The passes that an evaluation makes, the plain one of every seed first."""
+    variants = ["none", *(name for name in config.ablation if name != "none")]
+    if "no_text" in variants and not _has_own_text(task, config):
+        log.info("ablation: no_text is left out, for the prompts of '%s' hold no text of their own.", task.config.name)
+        variants.remove("no_text")
+    if "llm" in config.baselines:
+        variants.append("llm")
+    for seed in range(config.seed, config.seed + config.seeds):
+        yield from (Pass(variant=variant, wording=None, seed=seed) for variant in variants)
+        if config.wordings == "all":
+            yield from (Pass(variant="none", wording=name, seed=seed) for name in other_wordings(task))
 
-    Args:
-        result: What ``scores.json`` holds.
-        folder: The evaluation's run folder.
+
+def main_pass(config: Any) -> Pass:
+    """The plain pass of the first seed."""
+    return Pass(variant="none", wording=None, seed=config.seed)
+
+
+def other_wordings(task: Task) -> list[str]:
+    """Names of the wordings that are not the chosen one."""
+    return [name for name, text in getattr(task.config, "wordings", {}).items() if text != task.config.chosen]
+
+
+def worded(task: Task, wording: str | None) -> Task:
+    """The task in another wording."""
+    if wording is None:
+        return task
+    other = copy(task)
+    other.config = dataclasses.replace(task.config, wording=wording)
+    return other
+
+
+def draw(task: Task, config: Any, seed: int) -> Tensor:
+    """The items to ask about, ascending, shape ``[k]``, int64.
+
+    Raises:
+        DataError: there are none.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{result['task']} on {result['nodes']} {result['split']} nodes of {result['graph']}")
-    if result["rows"]:
-        console.print(score_table([Row(**row) for row in result["rows"]]))
-        console.print(f"Report: {folder / 'report.html'}")
-    else:
-        for name, metrics in result["metrics"].items():
-            console.print(f"{name}: " + ", ".join(f"{metric} {value:.1%}" for metric, value in metrics.items()))
-    console.print("\nWhat to try next:")
-    for what, command in _next_steps(result["checkpoint"]):
-        console.print(f"  {what}:\n    {command}")
+    items = task.items(config.split)
+    if not len(items):
+        raise DataError(f"split: the {config.split} split of the graph '{task.data['name']}' has no items for '{task.config.name}'.")
+    if config.limit is not None and config.limit < len(items):
+        order = np.random.RandomState(seed).permutation(len(items))[: config.limit]
+        items = items[torch.from_numpy(np.sort(order))]
+    place, whole = config.part
+    if whole > len(items):
+        raise DataError(f"shard: there are {len(items)} items, too few for {whole} shards.")
+    return items[place - 1 :: whole]
+
+
+def questions(task: Task, config: Any, step: Pass, items: Sequence[int]) -> list[Instruction]:
+    """The questions of a pass."""
+    asked, others = worded(task, step.wording), task.items(config.split)
+    if step.variant == "llm":
+        return [without_graph(asked.instruction(item, seed=mix(step.seed, item), training=False)) for item in items]
+    ablation: Any = step.variant
+    return [ablated(asked, item, ablation, seed=mix(step.seed, item), others=others) for item in items]
+
+
+def check_leakage(task: Task, config: Any) -> dict[str, Any] | None:
+    """What gives answers away in the prompts of the plain pass; None when not to be looked at.
+
+    Raises:
+        DataError: something does, and ``config.leakage`` is ``error``.
+    """
+    if config.leakage == "off":
+        return None
+    items = draw(task, config, config.seed).tolist()
+    step = main_pass(config)
+    found = leaks(questions(task, config, step, items), questions(task, config, replace(step, variant="no_text"), items))
+    for finding in found:
+        log.warning("Leakage: %s", finding["sentence"])
+    if found and config.leakage == "error":
+        raise DataError("\n".join(f"leakage: {finding['sentence']}" for finding in found))
+    return {"checked": len(items), "findings": found}
 
 
 def predict(
     model: GraphLLM, task: Task, processor: Processor, instructions: Sequence[Instruction], config: Any, description: str
 ) -> list[Prediction]:
-    """The model's prediction for every instruction: candidates scored where the task has them, else greedy answers."""
+    """The model's prediction for every instruction: candidates scored where the task has them, greedy answers where not or asked for."""
     prompts = [processor.prompt(instruction) for instruction in instructions]
     candidates = [processor.answer(name) for name in task.candidates or ()]
+    writes = config.generate or not candidates
     # Prompts of like length together waste no padding; the order of the results is the caller's.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
     prefix = model.prefix(prompts) if candidates else None
@@ -130,7 +226,7 @@ def predict(
         for chunk in chunks(order, config.batch_size):
             batch = [prompts[i] for i in chunk]
             scores = model.score(batch, candidates, prefix).tolist() if candidates else [None] * len(batch)
-            texts = [None] * len(batch) if candidates else model.generate(batch, config.max_new_tokens)
+            texts = model.generate(batch, config.max_new_tokens) if writes else [None] * len(batch)
             for i, score, text in zip(chunk, scores, texts, strict=True):
                 found[i] = Prediction(
                     id=instructions[i].id,
@@ -147,101 +243,278 @@ def predict(
     return [found[i] for i in range(len(prompts))]
 
 
-def _draw(task: Task, config: Any) -> Tensor:
-    items = task.items(config.split)
-    if not len(items):
-        raise DataError(f"split: the {config.split} split of the graph '{task.graph.card['name']}' has no nodes.")
-    if config.limit is not None and config.limit < len(items):
-        order = np.random.RandomState(config.seed).permutation(len(items))[: config.limit]
-        items = items[torch.from_numpy(np.sort(order))]
-    return items
+def write_evaluation(
+    task: Task, config: Any, model: Any, predictions: Predictions, leakage: dict[str, Any] | None, folder: Path
+) -> dict[str, Any]:
+    """Everything that follows from predictions: the files of an evaluation.
+
+    Args:
+        task: What was asked.
+        config: The ``EvaluationConfig``.
+        model: The model's ``Config``.
+        predictions: Of all ``passes``.
+        leakage: Of :func:`check_leakage`.
+        folder: Where the files go.
+
+    Returns:
+        What ``metrics.json`` holds.
+    """
+    rows = [*_model_rows(task, config, predictions), *_baseline_rows(task, config, predictions)]
+    main = task.main_metric if task.main_metric in rows[0].metrics else next(iter(rows[0].metrics), task.main_metric)
+    items = list(predictions[main_pass(config)])
+    instructions = questions(task, config, main_pass(config), items)
+    first = list(predictions[main_pass(config)].values())
+    result = {
+        "task": task.config.name,
+        "graph": task.data["name"],
+        "split": config.split,
+        "items": len(items),
+        "checkpoint": str(config.checkpoint),
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "shard": config.shard,
+        "main_metric": main,
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "wordings": _wordings(task, config, predictions),
+        "leakage": leakage,
+        **_analysis(task, instructions, first, main),
+    }
+    lines = [_record(task, config, step, item, found) for step, run in predictions.items() for item, found in run.items()]
+    write_text(folder / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_report(_report(task, config, model, result, rows, _samples(task, instructions, first, config)), folder / "report.html")
+    write_json(folder / "metrics.json", result)
+    write_text(folder / "config.yaml", yaml.safe_dump(plain_settings(config), sort_keys=False, allow_unicode=True))
+    return result
 
 
-def _device(accelerator: str) -> torch.device:
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device(accelerator)
+def show(result: Mapping[str, Any], folder: Path) -> None:
+    """Print what an evaluation found, where its report lies, and what to try next.
+
+    Args:
+        result: What ``metrics.json`` holds.
+        folder: The evaluation's run folder.
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{result['task']} on {result['items']} {result['split']} items of {result['graph']}")
+    console.print(score_table([Row(**row) for row in result["rows"]], result["main_metric"]))
+    for sentence in remarks(result):
+        console.print(sentence)
+    console.print(f"Report: {folder / 'report.html'}")
+    console.print("\nWhat to try next:")
+    for what, command in _next_steps(result["checkpoint"]):
+        console.print(f"  {what}:\n    {command}")
 
 
-def _truth(predictions: Sequence[Prediction]) -> np.ndarray:
-    return np.array([p.truth for p in predictions])
+def remarks(result: Mapping[str, Any]) -> list[str]:
+    """What is to be known beside the table, one sentence each."""
+    found = []
+    if result["shard"]:
+        found.append(f"Shard {result['shard']}: join all shards with graphgpt gather, which also adds the simple baselines.")
+    if (leakage := result["leakage"]) is not None:
+        sentences = [f"Leakage: {finding['sentence']}" for finding in leakage["findings"]]
+        found += sentences or [f"No prompt of {leakage['checked']} gives its answer away through the graph or a neighbor."]
+    if (share := result["answer_in_own_text"]) is not None:
+        found.append(f"The name of the true class stands literally in the own text of {share:.1%} of the items.")
+    if (spread := result["wordings"]) is not None:
+        main = result["main_metric"]
+        found.append(
+            f"Over {len(spread['metrics'])} wordings: {metric_name(main)} {spread['mean'][main]:.1%} on average, "
+            f"{spread['spread'][main]:.1%} between the best and the worst."
+        )
+    return found
 
 
-def _row(
-    name: str, truth: np.ndarray, scores: np.ndarray, config: Any, note: str = "", is_model: bool = False
-) -> tuple[Row, dict[str, Any]]:
-    """A line of the table, and what scores.json says about it."""
-    metrics = classification_metrics(truth, scores)
-    intervals = bootstrap_intervals(truth, scores, config.bootstrap, config.seed)
-    row = Row(name=name, interval=intervals.get("accuracy"), note=note, is_model=is_model, **metrics)
-    return row, {**metrics, "intervals": intervals}
+def _answers(task: Task, config: Any, run: Mapping[int, Prediction]) -> Answers:
+    predictions = list(run.values())
+    candidates = task.candidates
+    if candidates is None:
+        found = [task.answer_metrics(prediction) for prediction in predictions]
+        return Answers(each={name: np.array([metrics[name] for metrics in found], dtype=float) for name in found[0]})
+    each = {}
+    if config.generate:
+        said = [parse_answer(prediction.text or "", candidates) for prediction in predictions]
+        each["generated_accuracy"] = np.array([s == p.truth for s, p in zip(said, predictions, strict=True)], dtype=float)
+        each["invalid"] = np.array([s is None for s in said], dtype=float)
+    return Answers(truth=_truth(run), scores=np.array([p.scores for p in predictions]), each=each)
 
 
-def _record(task: Task, prediction: Prediction) -> dict[str, Any]:
+def _truth(run: Mapping[int, Prediction]) -> np.ndarray:
+    return np.array([prediction.truth for prediction in run.values()])
+
+
+def _model_rows(task: Task, config: Any, predictions: Predictions) -> Iterator[Row]:
+    for variant, (name, note) in VARIANTS.items():
+        runs = [run for step, run in predictions.items() if step.variant == variant and step.wording is None]
+        if runs:
+            yield _row(name, [_answers(task, config, run) for run in runs], task, config, note, is_model=variant != "llm")
+
+
+def _baseline_rows(task: Task, config: Any, predictions: Predictions) -> Iterator[Row]:
+    names = baseline_names(task, config.baselines, config.max_edges)
+    if not task.candidates or not names or config.shard:
+        return
+    runs: dict[str, list[Answers]] = {}
+    for step, run in predictions.items():
+        if step.variant == "none" and step.wording is None:
+            for name, scores in task.baselines(torch.tensor([*run]), step.seed, names):
+                runs.setdefault(name, []).append(Answers(truth=_truth(run), scores=scores))
+    missing = [name for name in names if NAMES[name] not in runs]
+    if missing and config.baselines != BASELINES:
+        log.warning("baselines: there is no %s for the task '%s'.", " or ".join(missing), task.config.name)
+    for name, answers in runs.items():
+        yield _row(name, answers, task, config)
+
+
+def baseline_names(task: Task, wanted: Sequence[Baseline], max_edges: int) -> list[Baseline]:
+    """The baselines that are no language model, without the networks where the graph has more than ``max_edges`` edges."""
+    names: list[Baseline] = [name for name in wanted if name != "llm"]
+    graph = _graph(task)
+    left_out = [NAMES[name] for name in NETWORKS if name in names and graph is not None and graph.num_edges > max_edges]
+    if left_out:
+        log.info("%s: left out, for the graph has more than max_edges=%s edges.", " and ".join(left_out), f"{max_edges:,}")
+        names = [name for name in names if name not in NETWORKS]
+    return names
+
+
+def _row(name: str, runs: Sequence[Answers], task: Task, config: Any, note: str = "", is_model: bool = False) -> Row:
+    found = figures(runs, task.rank_metrics, resamples=config.bootstrap, seed=config.seed)
+    return Row(name=name, metrics=found.metrics, intervals=found.intervals, deviations=found.deviations, note=note, is_model=is_model)
+
+
+def _wordings(task: Task, config: Any, predictions: Predictions) -> dict[str, Any] | None:
+    """Metrics by wording, their mean, and the difference between the highest and the lowest."""
+    if config.wordings != "all" or not hasattr(task.config, "wordings"):
+        return None
+    chosen = next(name for name, text in task.config.wordings.items() if text == task.config.chosen)
+    runs: dict[str, list[Answers]] = {}
+    for step, run in predictions.items():
+        if step.variant == "none":
+            runs.setdefault(step.wording or chosen, []).append(_answers(task, config, run))
+    found = {name: figures(answers, task.rank_metrics, resamples=0, seed=0).metrics for name, answers in runs.items()}
+    names = [name for name in next(iter(found.values())) if all(name in metrics for metrics in found.values())]
+    values = {name: [metrics[name] for metrics in found.values()] for name in names}
+    return {
+        "metrics": found,
+        "mean": {name: float(np.mean(column)) for name, column in values.items()},
+        "spread": {name: max(column) - min(column) for name, column in values.items()},
+    }
+
+
+def _graph(task: Task) -> TextAttributedGraph | None:
+    """The task's graph; stored questions have none."""
+    graph = getattr(task, "graph", None)
+    return graph if isinstance(graph, TextAttributedGraph) else None
+
+
+def _analysis(task: Task, instructions: Sequence[Instruction], predictions: Sequence[Prediction], main: str) -> dict[str, Any]:
+    """Where the plain pass is right, and how sure it is."""
+    names, graph = task.candidates, _graph(task)
+    found: dict[str, Any] = dict.fromkeys(("calibration", "confusion", "by_homophily", "by_degree", "answer_in_own_text"))
+    if names:
+        truth, scores = np.array([p.truth for p in predictions]), np.array([p.scores for p in predictions])
+        right = (scores.argmax(axis=1) == truth).astype(float)
+        found["calibration"] = calibration(truth, scores)
+        found["confusion"] = {"classes": names, "counts": confusion_matrix(truth, scores.argmax(axis=1), len(names)).tolist()}
+    else:
+        right = np.array([task.answer_metrics(p).get(main, np.nan) for p in predictions])
+    nodes = [nodes_of(instruction) for instruction in instructions]
+    if graph is None or not all(nodes):
+        return found
+    degrees = graph.rowptr.diff()
+    found["by_degree"] = by_degree(np.array([min(int(degrees[node]) for node in group) for group in nodes]), right)
+    if names == list(graph.class_names) and all(len(group) == 1 for group in nodes):
+        centres = [group[0] for group in nodes]
+        found["by_homophily"] = by_homophily(local_homophily(graph, centres), right)
+        texts = [f"{graph.title(node)}\n{graph.body(node)}" for node in centres]
+        literal = [occurrences(p.expected, text) > 0 for p, text in zip(predictions, texts, strict=True)]
+        found["answer_in_own_text"] = float(np.mean(literal))
+    return found
+
+
+def _record(task: Task, config: Any, step: Pass, item: int, prediction: Prediction) -> dict[str, Any]:
     """A line of predictions.jsonl."""
-    record = dataclasses.asdict(prediction)
+    record = {**dataclasses.asdict(step), "item": item, **dataclasses.asdict(prediction)}
     if prediction.scores is not None and task.candidates is not None:
         record["answer"] = task.candidates[prediction.answer or 0]
         record["scores"] = dict(zip(task.candidates, prediction.scores, strict=True))
+        if config.generate:
+            said = parse_answer(prediction.text or "", task.candidates)
+            record["written"] = "invalid" if said is None else task.candidates[said]
     return record
 
 
-def _samples(
-    model: GraphLLM, task: Task, processor: Processor, instructions: Sequence[Instruction], predictions: Sequence[Prediction], config: Any
-) -> list[Sample]:
-    """A handful of nodes in full: half of them wrong answers where there are such, for those teach more."""
-    right = [i for i, p in enumerate(predictions) if p.answer == p.truth]
-    wrong = [i for i, p in enumerate(predictions) if p.answer != p.truth]
-    chosen = sorted([*wrong[: config.samples // 2], *right][: config.samples])
-    if not chosen:
-        return []
-    texts = model.generate([processor.prompt(instructions[i]) for i in chosen], config.max_new_tokens)
-    names = task.candidates or []
+def _choose(predictions: Sequence[Prediction], count: int) -> list[int]:
+    """Places of a handful of items: half of them wrong answers where there are such, for those teach more."""
+    right = [i for i, p in enumerate(predictions) if p.scores is None or p.answer == p.truth]
+    wrong = [i for i, p in enumerate(predictions) if p.scores is not None and p.answer != p.truth]
+    return sorted([*wrong[: count // 2], *right, *wrong[count // 2 :]][:count])
+
+
+#: So many nodes of a subgraph are drawn; more could not be told apart.
+_MAX_DRAWN = 120
+
+
+def _samples(task: Task, instructions: Sequence[Instruction], predictions: Sequence[Prediction], config: Any) -> list[Sample]:
+    written = [i for i, p in enumerate(predictions) if p.text is not None]
+    names, graph = task.candidates, _graph(task)
     samples = []
-    for i, text in zip(chosen, texts, strict=True):
-        subgraph, prediction = instructions[i].meta["subgraph"], predictions[i]
-        tokens = subgraph.num_tokens
-        inside = (subgraph.edge_index < tokens).all(dim=0)
-        chances = torch.tensor(prediction.scores).softmax(dim=0).tolist()
+    for i in (written[place] for place in _choose([predictions[i] for i in written], config.samples)):
+        instruction, prediction = instructions[i], predictions[i]
+        prompt = "\n\n".join(message.content for message in instruction.messages[:-1])
+        for modality in instruction.inputs:
+            prompt = prompt.replace("<graph>", f"<graph: {modality.num_tokens} tokens>", 1)
+        nodes = nodes_of(instruction)
+        candidates = []
+        if names and prediction.scores is not None:
+            chances = torch.tensor(prediction.scores).softmax(dim=0).tolist()
+            candidates = sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])
         samples.append(
             Sample(
                 id=prediction.id,
-                title=task.graph.title(instructions[i].meta["node"]),
-                prompt=instructions[i].messages[0].content.replace("<graph>", f"<graph: {tokens} tokens>"),
-                nodes=[task.graph.title(node) for node in subgraph.nodes[:tokens].tolist()],
-                classes=task.graph.y[subgraph.nodes[:tokens]].tolist(),
-                edges=[(a, b) for a, b in subgraph.edge_index[:, inside].t().tolist()],
+                title=" and ".join(graph.title(node) for node in nodes) if graph and nodes else prediction.id,
+                prompt=prompt,
+                subgraphs=[_neighborhood(graph, subgraph) for subgraph in subgraphs_of(instruction)] if graph else [],
                 truth=prediction.expected,
-                answer=names[prediction.answer or 0],
-                candidates=sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1]),
-                generated=text,
+                answer=candidates[0][0] if candidates else None,
+                candidates=candidates,
+                generated=prediction.text,
+                metrics={} if names else task.answer_metrics(prediction),
             )
         )
     return samples
 
 
-def _report(model: GraphLLM, task: Task, config: Any, rows: list[Row], predictions: list[Prediction], samples: list[Sample]) -> Report:
-    names = task.candidates or []
-    confusion = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(confusion, (_truth(predictions), np.array([p.answer for p in predictions])), 1)
+def _neighborhood(graph: TextAttributedGraph, subgraph: Any) -> Neighborhood:
+    # A token per node: only those are drawn that the prompt holds. Tokens that pool nodes hold something of all.
+    drawn = min(_MAX_DRAWN, len(subgraph.nodes) if subgraph.pool is not None else subgraph.num_tokens)
+    nodes = subgraph.nodes[:drawn]
+    inside = (subgraph.edge_index < drawn).all(dim=0)
+    return Neighborhood(
+        nodes=[graph.title(node) for node in nodes.tolist()],
+        classes=graph.y[nodes].tolist(),
+        edges=[(a, b) for a, b in subgraph.edge_index[:, inside].t().tolist()],
+    )
+
+
+def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: list[Row], samples: list[Sample]) -> Report:
     folder = find_checkpoint(config.checkpoint)
     manifest = read_manifest(folder)
-    card = task.graph.card
     stages = [Stage(**{**stage, "val": {k: tuple(v) for k, v in stage["val"].items()}}) for stage in read_history(folder)]
-    best = max((row for row in rows if not row.is_model), key=lambda row: row.accuracy, default=None)
-    against = f"; the best simple baseline, {best.name}, gets {best.accuracy:.1%}" if best else ""
+    graph = _graph(task)
+    confusion = result["confusion"] or {"classes": list(graph.class_names) if graph else [], "counts": []}
     return Report(
-        title=f"{task.config.name.replace('_', ' ').capitalize()} on {card['name']}",
-        summary=f"The model names the right class for {rows[0].accuracy:.1%} of {len(predictions)} {config.split} nodes{against}.",
+        title=f"{task.config.name.replace('_', ' ').capitalize()} on {result['graph']}",
+        summary=_summary(result, rows),
         created=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         command=" ".join(["python", *sys.argv]),
         facts={
-            "Language model": model.config.llm.path,
-            "Tower": model.config.tower.name,
-            "Projector": model.config.projector.name,
-            "LoRA rank": str(model.config.lora.rank),
-            "Graph": f"{card['name']}: {card['nodes']:,} nodes, {card['edges']:,} edges, {card['classes']} classes",
-            "Homophily": str(card["homophily"]),
+            "Language model": model.llm.path,
+            "Tower": model.tower.name,
+            "Projector": model.projector.name,
+            "LoRA rank": str(model.lora.rank),
+            "Task": f"{task.config.name}, wording '{task.config.wording}'" if hasattr(task.config, "wording") else task.config.name,
+            "Data": task.summary,
+            **({"Homophily": str(graph.card["homophily"])} if graph and graph.card.get("homophily") is not None else {}),
+            "Seeds": ", ".join(map(str, result["seeds"])),
             "Checkpoint": str(folder),
             "Trained": manifest["created"],
             "Versions": ", ".join(
@@ -250,16 +523,36 @@ def _report(model: GraphLLM, task: Task, config: Any, rows: list[Row], predictio
         },
         stages=stages,
         rows=rows,
-        class_names=names,
-        confusion=confusion.tolist(),
+        main_metric=result["main_metric"],
+        items=result["items"],
+        remarks=remarks(result),
+        wordings=result["wordings"]["metrics"] if result["wordings"] else {},
+        class_names=confusion["classes"],
+        confusion=confusion["counts"],
+        calibration=result["calibration"],
+        by_homophily=result["by_homophily"] or [],
+        by_degree=result["by_degree"] or [],
         samples=samples,
         next_steps=_next_steps(config.checkpoint),
     )
 
 
+def _summary(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    main, items = result["main_metric"], f"{result['items']} {result['split']} items"
+    if main not in rows[0].metrics:
+        return f"{metric_name(main)} is not defined on these {items}."
+    value = rows[0].metrics[main]
+    best = max((row for row in rows if not row.is_model and main in row.metrics), key=lambda row: row.metrics[main], default=None)
+    against = f"; the best of the others, {best.name}, gets {best.metrics[main]:.1%}" if best else ""
+    if main == "accuracy":
+        return f"The model gives the right answer for {value:.1%} of {items}{against}."
+    return f"{metric_name(main)} is {value:.1%} on {items}{against}."
+
+
 def _next_steps(checkpoint: str) -> list[tuple[str, str]]:
     return [
-        ("Score every test node", f"python evaluate.py checkpoint={checkpoint} limit=null"),
+        ("Score every test item", f"python evaluate.py checkpoint={checkpoint} limit=null"),
+        ("See what the answers come from", f"python evaluate.py checkpoint={checkpoint} ablation=all"),
         ("Train longer", "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER runner.max_steps=300"),
         (
             "Keep the language model frozen, as GraphGPT does",
@@ -268,3 +561,25 @@ def _next_steps(checkpoint: str) -> list[tuple[str, str]]:
         ("Use your own graph", "python train.py experiment=stage1 dataset=csv dataset.nodes=nodes.csv dataset.edges=edges.csv"),
         ("See every choice there is", "graphgpt ls"),
     ]
+
+
+@contextlib.contextmanager
+def _without_adapters(model: GraphLLM) -> Iterator[None]:
+    from peft import PeftModel
+
+    with model.llm.disable_adapter() if isinstance(model.llm, PeftModel) else contextlib.nullcontext():
+        yield
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(accelerator)
+
+
+def _has_own_text(task: Task, config: Any) -> bool:
+    """Whether hiding the items' texts changes a prompt; the first few tell."""
+    items = draw(task, config, config.seed)[:8].tolist()
+    step = main_pass(config)
+    hidden = questions(task, config, replace(step, variant="no_text"), items)
+    return any(a.messages != b.messages for a, b in zip(questions(task, config, step, items), hidden, strict=True))

@@ -175,6 +175,7 @@ class LightningRunner:
         data = make_data_module(model, task, experiment)
         if trainer.is_global_zero:
             write_run_files(folder, experiment)
+            task.write_split(folder)
         started = time.monotonic()
         if resume is not None:
             log.info("Resuming from %s", resume)
@@ -186,8 +187,7 @@ class LightningRunner:
             history = read_history(find_checkpoint(experiment.stage1)) if experiment.stage1 else []
             lines = MetricsFile.read(metrics.path)
             history.append(stage_history(task.config.name, lines, model, config, time.monotonic() - started))
-            facts = {"name": task.graph.card["name"], "fingerprint": task.graph.fingerprint, "features": task.graph.features.shape[1]}
-            save_checkpoint(checkpoint, model, experiment, data=facts, history=history)
+            save_checkpoint(checkpoint, model, experiment, data=task.data, history=history)
         trainer.strategy.barrier()
         rank_zero_only(log.info)("Saved %s", checkpoint)
         return checkpoint
@@ -217,7 +217,7 @@ def make_data_module(model: GraphLLM, task: Task, experiment: Any) -> Any:
             assert trainer is not None
             items = task.items("train")
             if not len(items):
-                raise GraphGPTError(f"The graph '{task.graph.card['name']}' has no training nodes for the task '{task.config.name}'.")
+                raise GraphGPTError(f"The graph '{task.data['name']}' has no training nodes for the task '{task.config.name}'.")
             sampler = StepSampler(
                 items,
                 steps=config.max_steps,
@@ -251,10 +251,10 @@ def make_data_module(model: GraphLLM, task: Task, experiment: Any) -> Any:
     return TaskData()
 
 
-def make_processor(model: GraphLLM, graph_tokens: Literal["kept", "removed"] = "kept") -> Processor:
+def make_processor(model: GraphLLM) -> Processor:
     """The processor that fits a model."""
     template = TEMPLATES.build(model.config.template, model.tokenizer)
-    return Processor(model.tokenizer, template, model.config.max_length, graph_tokens=graph_tokens)
+    return Processor(model.tokenizer, template, model.config.max_length)
 
 
 def newest_resumable(folder: Path) -> Path | None:

@@ -7,10 +7,11 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -44,44 +45,65 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the score table; ``interval`` is the 95 % interval of the accuracy."""
+    """One line of the score table.
+
+    Args:
+        name: Of the method.
+        metrics: Fractions; one that is not defined is left out.
+        intervals: 95 % intervals of the metrics, where there are any.
+        deviations: Standard deviations of the metrics over the seeds, where there are several.
+        note: A few words under the name.
+        is_model: Whether it is the model that is evaluated, or a part of it, rather than what it is held against.
+    """
 
     name: str
-    accuracy: float
-    interval: tuple[float, float] | None
-    macro_f1: float
-    top3: float | None
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    deviations: dict[str, float] = field(default_factory=dict)
     note: str = ""
     is_model: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One test node shown in full.
+class Neighborhood:
+    """A subgraph that a sample is about.
 
     Args:
-        id: The node's id in the dataset.
-        title: What the node is called.
-        prompt: What the model read, with each run of graph tokens as ``<graph: 14 tokens>``.
-        nodes: The titles of the subgraph's nodes; the first is the test node itself.
+        nodes: Titles; the first is the node that is asked about.
         classes: Each node's index in the report's class names; -1 where it is unknown.
-        edges: The subgraph's edges, as indices into ``nodes``.
-        truth: The true class.
-        answer: The class that the model chose.
-        candidates: Every class with its probability, best first.
+        edges: As indices into ``nodes``.
+    """
+
+    nodes: list[str]
+    classes: list[int]
+    edges: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One item shown in full.
+
+    Args:
+        id: Of the sample.
+        title: What its nodes are called.
+        prompt: What the model read, with each run of graph tokens as ``<graph: 14 tokens>``.
+        subgraphs: What stood behind the graph tokens, in their order; none for a question of text only.
+        truth: The right answer.
+        answer: The candidate that the model chose, None where there are no candidates.
+        candidates: Every candidate with its probability, best first.
         generated: What the model wrote when it was let to write freely.
+        metrics: What the written answer scores, where there are no candidates.
     """
 
     id: str
     title: str
     prompt: str
-    nodes: list[str]
-    classes: list[int]
-    edges: list[tuple[int, int]]
+    subgraphs: list[Neighborhood]
     truth: str
-    answer: str
+    answer: str | None
     candidates: list[tuple[str, float]]
     generated: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +118,16 @@ class Report:
         facts: The base model, the dataset and the like.
         stages: The training runs, oldest first.
         rows: The score table; the first row with ``is_model`` gives the big number.
-        class_names: The classes.
-        confusion: Counts of test nodes as ``[true class][predicted class]``.
-        samples: Test nodes shown in full.
+        main_metric: What that number is.
+        items: How many were asked about.
+        remarks: Sentences under the table.
+        wordings: Metrics by wording, where several were tried.
+        class_names: The classes, or the candidates.
+        confusion: Counts of items as ``[true class][predicted class]``.
+        calibration: ``ece`` and ``bins`` with ``confidence``, ``accuracy`` and ``items``; None where nothing is known.
+        by_homophily: Groups of items with ``label``, ``items`` and ``value``, the main figure.
+        by_degree: Likewise.
+        samples: Items shown in full.
         next_steps: What to try next, as (what it does, command line).
     """
 
@@ -109,8 +138,15 @@ class Report:
     facts: dict[str, str]
     stages: list[Stage]
     rows: list[Row]
+    main_metric: str
+    items: int
+    remarks: list[str]
+    wordings: dict[str, dict[str, float]]
     class_names: list[str]
     confusion: list[list[int]]
+    calibration: dict[str, Any] | None
+    by_homophily: list[dict[str, Any]]
+    by_degree: list[dict[str, Any]]
     samples: list[Sample]
     next_steps: list[tuple[str, str]]
 
@@ -120,33 +156,95 @@ def write_report(report: Report, path: Path) -> None:
     write_text(path, _render(report))
 
 
-def score_table(rows: list[Row]) -> Table:
-    """The score table for the terminal; fits 80 columns."""
+#: What tables call a metric.
+_METRICS = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "top3": "Top-3",
+    "auc": "AUC",
+    "average_precision": "AP",
+    "hard_auc": "Hard AUC",
+    "exact_order": "Exact order",
+    "position_accuracy": "In place",
+    "rouge_l": "ROUGE-L",
+    "top1": "Top-1",
+    "topk": "Top-k",
+    "invalid": "Invalid",
+    "generated_accuracy": "Written",
+    "exact_match": "Exact match",
+}
+
+#: What a short name in the table stands for.
+_LEGEND = {
+    "auc": "AUC: area under the ROC curve",
+    "average_precision": "AP: average precision",
+    "hard_auc": "Hard AUC: area for answers without their probabilities",
+    "generated_accuracy": "Written: accuracy of the answer that the model writes by itself",
+    "invalid": "Invalid: written answers that name no candidate",
+    "position_accuracy": "In place: share of the parts that stand where they should",
+}
+
+
+def metric_name(metric: str) -> str:
+    """What tables call a metric."""
+    return _METRICS.get(metric, metric.replace("_", " ").capitalize())
+
+
+def _columns(rows: Sequence[Row], main: str) -> list[str]:
+    """The metrics that occur, the main one first."""
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    return [main, *(name for name in names if name != main)]
+
+
+#: So many metrics fit a terminal of 80 columns, beside the main one and its interval.
+_TERMINAL = 2
+
+
+def score_table(rows: Sequence[Row], main: str) -> Table:
+    """The score table for the terminal; fits 80 columns.
+
+    Args:
+        rows: Its lines.
+        main: The metric that comes first, with its interval or, for several seeds, its standard deviation.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in per cent", caption_justify="right")
     table.add_column("Method", overflow="fold", min_width=24)
-    for head in ("Accuracy", "95 % interval", "Macro-F1", "Top-3"):
+    first, *others = _columns(rows, main)
+    spread = "± (seeds)" if any(row.deviations for row in rows) else "95 % interval"
+    for head in (metric_name(first), spread, *map(metric_name, others[:_TERMINAL])):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         # Names may hold square brackets, which rich would take for markup in a plain string.
         name = Text(row.name)
         if row.note:
             name.append(f"\n{row.note}", style="not bold dim")
-        cells = (_percent(row.accuracy), _interval(row.interval), _percent(row.macro_f1), _percent(row.top3))
+        uncertain = _percent(row.deviations.get(main)) if spread.startswith("±") else _interval(row.intervals.get(main))
+        cells = (_percent(row.metrics.get(first)), uncertain, *(_percent(row.metrics.get(other)) for other in others[:_TERMINAL]))
         table.add_row(name, *cells, style="bold" if row.is_model else None)
     return table
 
 
 def _render(report: Report) -> str:
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"percent": _percent, "interval": _interval, "duration": _duration}
+    env.filters |= {"percent": _percent, "interval": _interval, "duration": _duration, "metric": metric_name}
     template = env.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    main = report.main_metric
+    scored = [row for row in report.rows if main in row.metrics]
+    columns = _columns(report.rows, main)
     return template.render(
         report=report,
-        model=next((row for row in report.rows if row.is_model), None),
-        baseline=max((row for row in report.rows if not row.is_model), key=lambda row: row.accuracy, default=None),
+        columns=columns,
+        legend=[_LEGEND[name] for name in columns if name in _LEGEND],
+        deviations=any(row.deviations for row in report.rows),
+        model=next((row for row in scored if row.is_model), None),
+        baseline=max((row for row in scored if not row.is_model), key=lambda row: row.metrics[main], default=None),
         plots=[_plots(stage, f"s{i}") for i, stage in enumerate(report.stages)],
+        charts=_charts(report),
         confusion=_confusion(report.class_names, report.confusion) if any(map(any, report.confusion)) else None,
-        samples=[(sample, _drawing(sample, report.class_names), _tokens(sample.prompt)) for sample in report.samples],
+        samples=[
+            (sample, [drawing for part in sample.subgraphs if (drawing := _drawing(part, report.class_names))], _tokens(sample.prompt))
+            for sample in report.samples
+        ],
     )
 
 
@@ -225,28 +323,37 @@ def _running_mean(values: list[float], window: int) -> list[float]:
 
 
 def _curve(steps: list[int], bold: list[float], faint: list[float] | None, prefix: str) -> Markup:
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 12}):
-        # SVG units are 1/72 inch: the plot is 460 by 250 of them and stays legible when scaled to the width of a phone.
-        figure = Figure(figsize=(460 / 72, 250 / 72))
-        axes = figure.add_axes((0.11, 0.19, 0.86, 0.77))
+    def draw(axes: Any) -> None:
         if faint is not None:
             axes.plot(steps, faint, color=_ACCENT, alpha=0.28, linewidth=1)
         axes.plot(steps, bold, color=_ACCENT, linewidth=2.2, marker="o" if len(bold) <= 30 else "", markersize=4.5)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(_LINE)
-        axes.grid(axis="y", color=_LINE, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelcolor=_MUTED, pad=6)
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         if len(steps) == 1:
             axes.set_xticks(steps)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         axes.set_xlabel("step", color=_MUTED)
+
+    return _picture(draw, prefix)
+
+
+def _picture(draw: Callable[[Any], None], prefix: str) -> Markup:
+    """What ``draw`` draws into a pair of axes, as SVG in the page's colours; ``prefix`` keeps its ids apart from other pictures'."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 12}):
+        # SVG units are 1/72 inch: the plot is 460 by 250 of them and stays legible when scaled to the width of a phone.
+        figure = Figure(figsize=(460 / 72, 250 / 72))
+        axes = figure.add_axes((0.11, 0.19, 0.86, 0.77))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(_LINE)
+        axes.grid(axis="y", color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelcolor=_MUTED, pad=6)
+        draw(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = buffer.getvalue()
@@ -256,7 +363,64 @@ def _curve(steps: list[int], bold: list[float], faint: list[float] | None, prefi
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     for ink, variable in _INKS.items():
         svg = svg.replace(ink, variable)
-    return Markup(svg)  # Made of numbers and the words above, never of the report's own text.
+    return Markup(svg)  # Made of numbers and our own words, never of the report's own text.
+
+
+# Where the answers are right, and how sure
+
+
+def _charts(report: Report) -> list[_Plot]:
+    figure = "Accuracy" if report.confusion else metric_name(report.main_metric)
+    charts = []
+    if report.calibration and report.calibration["bins"]:
+        text = (
+            f"Expected calibration error {_percent(report.calibration['ece'])} %: the mean distance between how sure the model is and "
+            "how often it is right. Each dot is a range of probabilities, its size the share of the items; on the line they agree."
+        )
+        charts.append(_Plot(name="Calibration", text=text, svg=_reliability(report.calibration["bins"], "calibration")))
+    if report.by_homophily:
+        name = f"{figure} by local homophily"
+        text = "By the share of the node's neighbors, in the whole graph, that have its class."
+        charts.append(_Plot(name=name, text=f"{text} {_in_words(report.by_homophily)}", svg=_bars(report.by_homophily, "homophily")))
+    if report.by_degree:
+        text = f"By the number of neighbors, in groups of about one size. {_in_words(report.by_degree)}"
+        charts.append(_Plot(name=f"{figure} by degree", text=text, svg=_bars(report.by_degree, "degree")))
+    return charts
+
+
+def _in_words(groups: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(f"{group['label']}: {_percent(group['value'])} % of {group['items']}" for group in groups) + "."
+
+
+def _bars(groups: Sequence[dict[str, Any]], prefix: str) -> Markup:
+    def draw(axes: Any) -> None:
+        places = range(len(groups))
+        values = [100 * group["value"] for group in groups]
+        axes.bar(places, values, color=_ACCENT, width=0.62)
+        for place, value, group in zip(places, values, groups, strict=True):
+            axes.text(place, value + 2, f"{group['items']} items", color=_MUTED, ha="center", fontsize=10)
+        axes.set_xticks(places, [group["label"] for group in groups])
+        axes.set_ylim(0, 110)
+        axes.set_yticks(range(0, 101, 25))
+        axes.set_xlim(-0.6, max(1.6, len(groups) - 0.4))
+
+    return _picture(draw, prefix)
+
+
+def _reliability(bins: Sequence[dict[str, Any]], prefix: str) -> Markup:
+    total = sum(bin["items"] for bin in bins)
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 100], [0, 100], color=_LINE, linewidth=1.5)
+        sizes = [20 + 500 * bin["items"] / total for bin in bins]
+        axes.scatter([100 * bin["confidence"] for bin in bins], [100 * bin["accuracy"] for bin in bins], s=sizes, color=_ACCENT, alpha=0.75)
+        axes.set_xlim(0, 104)
+        axes.set_ylim(-6, 108)
+        axes.set_xticks(range(0, 101, 25))
+        axes.set_yticks(range(0, 101, 25))
+        axes.set_xlabel("probability of the answer, in per cent", color=_MUTED)
+
+    return _picture(draw, prefix)
 
 
 # Confusions
@@ -343,7 +507,7 @@ class _Drawing:
     legend: list[tuple[str, str, str]]
 
 
-def _drawing(sample: Sample, class_names: list[str]) -> _Drawing | None:
+def _drawing(sample: Neighborhood, class_names: list[str]) -> _Drawing | None:
     if not sample.nodes:
         return None
     lines = sorted({(min(edge), max(edge)) for edge in sample.edges if edge[0] != edge[1]})

@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from graphgpt.runners.report import Report, Row, Sample, Stage, score_table, write_report
+from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, score_table, write_report
 
 CLASSES = ["Text", "Data <types>", "Files & folders"]
 EVIL = "<script>alert(\"1\")</script> & 'more'"
+
+
+def make_subgraph(**changes: object) -> Neighborhood:
+    subgraph = Neighborhood(
+        nodes=["re.compile", "re.match", "str", "os.path.join with a title that is long"],
+        classes=[0, 0, -1, 2],
+        edges=[(0, 1), (1, 0), (0, 2), (2, 3), (3, 3)],
+    )
+    return dataclasses.replace(subgraph, **changes)  # type: ignore[arg-type]
 
 
 def make_sample(**changes: object) -> Sample:
@@ -21,14 +30,30 @@ def make_sample(**changes: object) -> Sample:
         id="library/re.compile",
         title="re.compile",
         prompt="Nodes: <graph: 4 tokens>. Which chapter? 1 < 2",
-        nodes=["re.compile", "re.match", "str", "os.path.join with a title that is long"],
-        classes=[0, 0, -1, 2],
-        edges=[(0, 1), (1, 0), (0, 2), (2, 3), (3, 3)],
+        subgraphs=[make_subgraph()],
         truth="Text",
         answer="Text",
         candidates=[("Text", 0.75), ("Files & folders", 0.2497), ("Data <types>", 0.0003)],
     )
     return dataclasses.replace(sample, **changes)  # type: ignore[arg-type]
+
+
+def make_row(name: str, *, interval: tuple[float, float] | None = None, note: str = "", is_model: bool = False, **metrics: float) -> Row:
+    return Row(name=name, metrics=metrics, intervals={"accuracy": interval} if interval else {}, note=note, is_model=is_model)
+
+
+NOTHING: dict[str, object] = {
+    "stages": [],
+    "samples": [],
+    "next_steps": [],
+    "facts": {},
+    "rows": [],
+    "class_names": [],
+    "confusion": [],
+    "calibration": None,
+    "by_homophily": [],
+    "by_degree": [],
+}
 
 
 def make_report(**changes: object) -> Report:
@@ -54,12 +79,22 @@ def make_report(**changes: object) -> Report:
             ),
         ],
         rows=[
-            Row(name="Most frequent", accuracy=0.1133, interval=(0.082, 0.154), macro_f1=0.01, top3=None),
-            Row(name="Graph only", accuracy=0.79, interval=None, macro_f1=0.748, top3=0.91, note="label propagation"),
-            Row(name="GraphGPT", accuracy=0.8534, interval=(0.8211, 0.8839), macro_f1=0.791, top3=0.943, is_model=True),
+            make_row("Most frequent", accuracy=0.1133, interval=(0.082, 0.154), macro_f1=0.01),
+            make_row("Graph only", accuracy=0.79, macro_f1=0.748, top3=0.91, note="label propagation"),
+            make_row("GraphGPT", accuracy=0.8534, interval=(0.8211, 0.8839), macro_f1=0.791, top3=0.943, is_model=True),
         ],
+        main_metric="accuracy",
+        items=42,
+        remarks=["Leakage: none of note."],
+        wordings={"released": {"accuracy": 0.71}, "other": {"accuracy": 0.69}},
         class_names=CLASSES,
         confusion=[[20, 1, 0], [4, 15, 2], [0, 0, 0]],
+        calibration={
+            "ece": 0.1234,
+            "bins": [{"confidence": 0.4, "accuracy": 0.5, "items": 12}, {"confidence": 0.9, "accuracy": 0.8, "items": 30}],
+        },
+        by_homophily=[{"label": "no neighbor", "items": 2, "value": 0.5}, {"label": "80–100 %", "items": 40, "value": 0.875}],  # noqa: RUF001
+        by_degree=[{"label": "1", "items": 42, "value": 0.85}],
         samples=[make_sample(), make_sample(title="open", answer="Files & folders", generated="Files, perhaps")],
         next_steps=[("Train for longer.", "graphgpt train trainer.max_steps=100")],
     )
@@ -107,9 +142,9 @@ def test_shows_every_part(tmp_path: Path) -> None:
     page = Page(html)
     assert html.startswith("<!doctype html>")
     assert page.open == []
-    for head in ("Scores", "Training", "Confusions", "Samples", "Facts", "What to try next"):
+    for head in ("Scores", "By wording", "Training", "Where it is right", "Confusions", "Samples", "Facts", "What to try next"):
         assert head in page.text
-    assert page.count("figure", "plot") == 3
+    assert page.count("figure", "plot") == 6
     assert page.count("article", "sample") == 2
     assert page.count("tr", "model") == 1
     for words in (
@@ -120,6 +155,7 @@ def test_shows_every_part(tmp_path: Path) -> None:
         "Files, perhaps",
         "✓ right",
         "✗ wrong",
+        "Leakage: none of note.",
     ):
         assert words in page.text
     for command in ('graphgpt report --out "report.html"', "graphgpt train trainer.max_steps=100"):
@@ -130,10 +166,10 @@ def test_shows_the_numbers_it_was_given(tmp_path: Path) -> None:
     text = Page(render(make_report(), tmp_path)).text
     for number in ("85.3", "82.1–88.4", "79.1", "94.3", "11.3", "8.2–15.4", "79.0", "74.8", "91.0"):  # noqa: RUF001
         assert number in text
-    assert "accuracy on 42 test nodes" in text
-    assert "Data <types> was taken for Text 4 times, out of 21 nodes." in text
-    assert "Data <types> was taken for Files & folders twice, out of 21 nodes." in text
-    assert "Text was taken for Data <types> once, out of 21 nodes." in text
+    assert "Accuracy on 42 items" in text
+    assert "Data <types> was taken for Text 4 times, out of 21 items." in text
+    assert "Data <types> was taken for Files & folders twice, out of 21 items." in text
+    assert "Text was taken for Data <types> once, out of 21 items." in text
     assert "Time 1 min 00 s" in text
     assert "Time: 1 h 02 min" in text
     assert "Samples seen: 24,000" in text
@@ -142,6 +178,10 @@ def test_shows_the_numbers_it_was_given(tmp_path: Path) -> None:
     assert "(bold: mean of 4 logged steps)" in text
     for probability in ("75.0 %", "25.0 %", "< 0.1 %"):
         assert probability in text
+    assert "Expected calibration error 12.3 %" in text
+    assert "no neighbor: 50.0 % of 2; 80–100 %: 87.5 % of 40." in text  # noqa: RUF001
+    assert "Accuracy by degree" in text
+    assert "71.0" in text and "69.0" in text
     assert "Base model small" in text
     assert "Seed 17" in text
 
@@ -163,7 +203,10 @@ def test_escapes_everything(tmp_path: Path) -> None:
         command=EVIL,
         facts={EVIL: EVIL},
         stages=[Stage(name=EVIL, steps=[1, 2], loss=[1.0, 2.0], val={EVIL: ([1], [1.0])}, seconds=1, facts={EVIL: EVIL})],
-        rows=[Row(name=EVIL, accuracy=0.5, interval=None, macro_f1=0.5, top3=None, note=EVIL, is_model=flag) for flag in (True, False)],
+        rows=[make_row(EVIL, accuracy=0.5, note=EVIL, is_model=flag, **{EVIL: 0.5}) for flag in (True, False)],
+        remarks=[EVIL],
+        wordings={EVIL: {"accuracy": 1.0}},
+        by_degree=[{"label": EVIL, "items": 1, "value": 1.0}],
         class_names=[EVIL, "b"],
         confusion=[[1, 1], [0, 1]],
         samples=[
@@ -171,8 +214,7 @@ def test_escapes_everything(tmp_path: Path) -> None:
                 id=EVIL,
                 title=EVIL,
                 prompt=EVIL,
-                nodes=[EVIL] * 4,
-                classes=[0, 1, 0, 5],
+                subgraphs=[make_subgraph(nodes=[EVIL] * 4, classes=[0, 1, 0, 5])],
                 truth=EVIL,
                 answer=EVIL,
                 candidates=[(EVIL, 1.0)],
@@ -213,7 +255,7 @@ def test_works_in_light_and_dark(tmp_path: Path) -> None:
     html = render(make_report(), tmp_path)
     assert "prefers-color-scheme: dark" in html
     plots = re.findall(r'<figure class="plot".*?</figure>', html, re.DOTALL)
-    assert len(plots) == 3
+    assert len(plots) == 6
     # Every colour of a plot is one of the page's, which know both modes.
     assert not [colour for plot in plots for colour in re.findall(r"(?:stroke|fill): (#\w+)", plot)]
     assert all("var(--accent)" in plot and "<text" in plot for plot in plots)
@@ -231,8 +273,14 @@ def test_works_in_light_and_dark(tmp_path: Path) -> None:
         {"class_names": ["only"], "confusion": [[3]]},
         {"stages": [Stage(name="", steps=[], loss=[], val={"a": ([], [])}, seconds=0, facts={})]},
         {"stages": [Stage(name="one", steps=[5], loss=[1.0], val={}, seconds=0, facts={})]},
-        {"samples": [make_sample(nodes=[], classes=[], edges=[], candidates=[])]},
-        {"samples": [make_sample(nodes=["alone"], classes=[-1], edges=[])]},
+        {"calibration": None},
+        {"by_homophily": [], "by_degree": []},
+        {"wordings": {}, "remarks": []},
+        {"samples": [make_sample(subgraphs=[], candidates=[])]},
+        {"samples": [make_sample(subgraphs=[make_subgraph(nodes=[], classes=[], edges=[])])]},
+        {"samples": [make_sample(subgraphs=[make_subgraph(nodes=["alone"], classes=[-1], edges=[])])]},
+        {"samples": [make_sample(answer=None, candidates=[], metrics={"rouge_l": 0.5})]},
+        {"main_metric": "auc"},
     ],
     ids=str,
 )
@@ -245,19 +293,19 @@ def test_parts_may_be_empty(tmp_path: Path, changes: dict[str, object]) -> None:
 
 
 def test_everything_empty(tmp_path: Path) -> None:
-    empty = make_report(stages=[], samples=[], next_steps=[], facts={}, rows=[], class_names=[], confusion=[])
+    empty = make_report(**NOTHING)
     page = Page(render(empty, tmp_path))
     assert page.count("section") == 0
     assert page.count("nav") == 0
 
 
 def test_no_confusions_are_said_to_be_none(tmp_path: Path) -> None:
-    assert "None: every test node got its class." in Page(render(make_report(class_names=["only"], confusion=[[3]]), tmp_path)).text
+    assert "None: every item got its class." in Page(render(make_report(class_names=["only"], confusion=[[3]]), tmp_path)).text
 
 
 def test_a_column_without_values_is_left_out(tmp_path: Path) -> None:
-    row = Row(name="GraphGPT", accuracy=0.5, interval=None, macro_f1=0.4, top3=None, is_model=True)
-    text = Page(render(make_report(rows=[row]), tmp_path)).text
+    row = make_row("GraphGPT", accuracy=0.5, macro_f1=0.4, is_model=True)
+    text = Page(render(make_report(rows=[row], wordings={}), tmp_path)).text
     assert "Top-3" not in text
     assert "95 % interval" not in text
 
@@ -289,7 +337,7 @@ def test_a_drawing_has_every_node_and_each_edge_once(tmp_path: Path) -> None:
 def test_a_drawing_with_more_classes_than_colours(tmp_path: Path) -> None:
     count = 30
     names = [f"c{i}" for i in range(count)]
-    sample = make_sample(nodes=names, classes=list(range(count)), edges=[(0, i) for i in range(1, count)])
+    sample = make_sample(subgraphs=[make_subgraph(nodes=names, classes=list(range(count)), edges=[(0, i) for i in range(1, count)])])
     page = Page(render(make_report(class_names=names, confusion=[], samples=[sample]), tmp_path))
     assert "another class" in page.text
     spots = [
@@ -319,7 +367,7 @@ def test_a_report_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: 
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(ValueError):
-        write_report(make_report(samples=[make_sample(classes=[0])]), path)
+        write_report(make_report(samples=[make_sample(subgraphs=[make_subgraph(classes=[0])])]), path)
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -339,10 +387,10 @@ def test_makes_the_folder(tmp_path: Path) -> None:
 def test_terminal_table_fits_80_columns() -> None:
     rows = [
         *make_report().rows,
-        Row(name="[bold]Brackets[/bold] " + "long " * 12, accuracy=1, interval=(0, 1), macro_f1=1, top3=1, note="n" * 90),
+        make_row("[bold]Brackets[/bold] " + "long " * 12, accuracy=1, interval=(0, 1), macro_f1=1, top3=1, note="n" * 90),
     ]
     out = io.StringIO()
-    Console(file=out, width=80).print(score_table(rows))
+    Console(file=out, width=80).print(score_table(rows, "accuracy"))
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"Most frequent +11\.3 +8\.2–15\.4 +1\.0 +–", text)  # noqa: RUF001
@@ -351,3 +399,43 @@ def test_terminal_table_fits_80_columns() -> None:
     assert re.search(r"100\.0 +0\.0–100\.0 +100\.0 +100\.0", text)  # noqa: RUF001
     assert "label propagation" in text
     assert "[bold]Brackets[/bold]" in text
+
+
+def test_every_metric_has_a_column_and_the_main_one_comes_first(tmp_path: Path) -> None:
+    row = Row(
+        name="GraphGPT",
+        metrics={"average_precision": 0.81, "auc": 0.92, "hard_auc": 0.7, "something_else": 0.33},
+        intervals={"auc": (0.9, 0.94)},
+        deviations={"auc": 0.012},
+        is_model=True,
+    )
+    html = render(make_report(rows=[row], main_metric="auc", wordings={}), tmp_path)
+    heads = re.findall(r'<th role="columnheader"[^>]*>([^<]*)</th>', html)
+    assert heads == ["Method", "AUC %", "95 % interval", "± over seeds", "AP %", "Hard AUC %", "Something else %"]
+    text = Page(html).text
+    for words in ("AUC on 42 items", "92.0", "90.0–94.0", "1.2", "81.0", "33.0", "area under the ROC curve"):  # noqa: RUF001
+        assert words in text
+
+
+def test_a_sample_of_two_subgraphs_has_two_drawings(tmp_path: Path) -> None:
+    sample = make_sample(subgraphs=[make_subgraph(), make_subgraph(nodes=["open"], classes=[1], edges=[])])
+    page = Page(render(make_report(samples=[sample]), tmp_path))
+    assert page.count("circle", "ring") == 2
+    assert "subgraph around re.compile in words" in page.text
+    assert "subgraph around open in words" in page.text
+
+
+def test_a_sample_without_candidates_shows_what_was_written(tmp_path: Path) -> None:
+    sample = make_sample(answer=None, candidates=[], generated="Compiles a pattern", truth="Makes a pattern", metrics={"rouge_l": 0.6667})
+    page = Page(render(make_report(samples=[sample]), tmp_path))
+    assert "ROUGE-L 66.7 %" in page.text
+    assert "Compiles a pattern" in page.text and "Makes a pattern" in page.text
+    assert "✓ right" not in page.text
+
+
+def test_several_seeds_show_deviations_in_the_terminal() -> None:
+    out = io.StringIO()
+    rows = [Row(name="GraphGPT", metrics={"auc": 0.9, "average_precision": 0.8}, deviations={"auc": 0.0123}, is_model=True)]
+    Console(file=out, width=80).print(score_table(rows, "auc"))
+    assert re.search(r"GraphGPT +90\.0 +1\.2 +80\.0", out.getvalue())
+    assert "± (seeds)" in out.getvalue()

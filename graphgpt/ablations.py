@@ -1,0 +1,69 @@
+"""The same question with a part of it taken away, to see which part the answer came from."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from graphgpt.errors import DataError
+from graphgpt.graphs.subgraph import GraphInput
+from graphgpt.prompts.instruction import Instruction, ModalityInput
+from graphgpt.prompts.processor import Modality
+from graphgpt.task import Task, generator
+
+Ablation = Literal["none", "no_graph", "zeroed", "shuffled", "other_node", "no_text"]
+
+
+def ablated(task: Task, item: int, ablation: Ablation, *, seed: int, others: Tensor) -> Instruction:
+    """The question about an item, as an ablation has it.
+
+    ``no_graph`` leaves the graph tokens out of the prompt, ``zeroed`` sets all node features to zero, ``shuffled`` deals them
+    out anew among the nodes of a subgraph, ``other_node`` shows the subgraphs of another item, ``no_text`` hides the item's
+    own texts. All else stays: the same neighbours are sampled.
+
+    Args:
+        task: Makes the question.
+        item: One of the task's.
+        ablation: What to take away; ``none`` takes nothing.
+        seed: Of the question, and of what the ablation draws.
+        others: Items that ``other_node`` draws from, shape ``[k]``.
+
+    Raises:
+        DataError: ``other_node`` finds no other item with as many subgraphs.
+    """
+    instruction = task.instruction(item, seed=seed, training=False, hide_text=ablation == "no_text")
+    if ablation == "no_graph":
+        return without_graph(instruction)
+    if ablation == "zeroed":
+        return _with_features(instruction, torch.zeros_like)
+    draw = generator(seed)
+    if ablation == "shuffled":
+        return _with_features(instruction, lambda x: x[torch.randperm(len(x), generator=draw)])
+    if ablation == "other_node":
+        return replace(instruction, inputs=_inputs_of_another(task, item, instruction, seed, others))
+    return instruction
+
+
+def without_graph(instruction: Instruction) -> Instruction:
+    """The same text without placeholders and without what stood behind them."""
+    placeholder = Modality().placeholder
+    messages = tuple(replace(message, content=message.content.replace(placeholder, "")) for message in instruction.messages)
+    return replace(instruction, messages=messages, inputs=())
+
+
+def _with_features(instruction: Instruction, change: Callable[[Tensor], Tensor]) -> Instruction:
+    inputs = tuple(replace(item, x=change(item.x)) if isinstance(item, GraphInput) else item for item in instruction.inputs)
+    return replace(instruction, inputs=inputs)
+
+
+def _inputs_of_another(task: Task, item: int, instruction: Instruction, seed: int, others: Tensor) -> tuple[ModalityInput, ...]:
+    draw = generator(seed)
+    # Drawn, not searched: a split may have millions of items, and nearly any of them will do.
+    for place in torch.randint(len(others), (100,), generator=draw).tolist():
+        if int(others[place]) != item:
+            inputs = task.instruction(int(others[place]), seed=seed, training=False).inputs
+            if len(inputs) == len(instruction.inputs):
+                return inputs
+    raise DataError(f"ablation: other_node finds no other item of the split with as many subgraphs as '{instruction.id}' has.")

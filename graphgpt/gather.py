@@ -1,0 +1,127 @@
+"""``graphgpt gather``: the shards of one evaluation joined into one run folder, with its metrics and its report."""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graphgpt.assembly import build_task
+from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
+from graphgpt.errors import GraphGPTError, first_line
+from graphgpt.files import atomic_folder
+from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, passes, show, write_evaluation
+from graphgpt.task import Prediction, Task
+from graphgpt.tasks.mixture import Mixture
+
+
+def gather(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Join the shards of an evaluation; the model is not needed, its predictions are.
+
+    Args:
+        folders: Run folders, one per shard, in any order.
+        out: Folder to make; None makes a dated one beside the first.
+
+    Returns:
+        The folder that was made, with the same files as that of an evaluation in one go.
+
+    Raises:
+        GraphGPTError: the shards do not belong together, or a record is missing, stands twice, or belongs to no item.
+    """
+    configs = {folder: _read_config(folder) for folder in folders}
+    whole = _check_shards(configs)
+    out = out or folders[0].parent / f"gathered_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
+    if out.exists():
+        raise GraphGPTError(f"{out} exists already; choose another name with --out.")
+    experiment = evaluated_experiment(whole)
+    task = build_task(experiment)
+    with atomic_folder(out) as tmp:
+        parts: Mapping[str, Task] = task.parts if isinstance(task, Mixture) else {"": task}
+        for name, part in parts.items():
+            predictions = _join(part, whole, {folder / name: config for folder, config in configs.items()})
+            write_evaluation(part, whole, experiment.model, predictions, check_leakage(part, whole), tmp / name)
+    for name in parts:
+        show(json.loads((out / name / "metrics.json").read_text(encoding="utf-8")), out / name)
+    return out
+
+
+def _read_config(folder: Path) -> EvaluationConfig:
+    # The parts of a mixture have a folder each, all with the same settings.
+    found = sorted(folder.glob("config.yaml")) or sorted(folder.glob("*/config.yaml"))
+    if not found:
+        raise GraphGPTError(f"{folder} is no run folder of evaluate.py: it has no config.yaml.")
+    try:
+        data = yaml.safe_load(found[0].read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise GraphGPTError(f"{found[0]} cannot be read as a configuration: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict) or "shard" not in data:
+        raise GraphGPTError(f"{folder} is no run folder of evaluate.py: its config.yaml has no 'shard'.")
+    return read_config(EvaluationConfig, data)
+
+
+def _check_shards(configs: Mapping[Path, EvaluationConfig]) -> EvaluationConfig:
+    """The settings of the whole evaluation, after checking that the shards are its parts, each once."""
+    first, whole = next((folder, dataclasses.replace(config, shard=None)) for folder, config in configs.items())
+    count = configs[first].part[1]
+    seen: dict[int, Path] = {}
+    for folder, config in configs.items():
+        if config.shard is None:
+            raise GraphGPTError(f"{folder} holds a whole evaluation, not a shard: there is nothing to join.")
+        other = dataclasses.replace(config, shard=None)
+        for field in dataclasses.fields(config):
+            ours, theirs = getattr(whole, field.name), getattr(other, field.name)
+            if ours != theirs:
+                raise GraphGPTError(f"{folder} does not belong to {first}: it has {field.name}={theirs!r}, not {ours!r}.")
+        place, size = config.part
+        if size != count:
+            raise GraphGPTError(f"{folder} does not belong to {first}: it is shard {config.shard}, not one of {count}.")
+        if place in seen:
+            raise GraphGPTError(f"Shard {config.shard} is given twice: {seen[place]} and {folder}.")
+        seen[place] = folder
+    if missing := sorted(set(range(1, count + 1)) - seen.keys()):
+        raise GraphGPTError(f"Shard {missing[0]}/{count} is missing ({len(missing)} of {count} are).")
+    return whole
+
+
+def _join(task: Task, whole: EvaluationConfig, configs: Mapping[Path, EvaluationConfig]) -> Predictions:
+    """The predictions of all shards, after checking that every item of every pass is there once."""
+    expected = {step: dict.fromkeys(draw(task, whole, step.seed).tolist()) for step in passes(task, whole)}
+    found: dict[Pass, dict[int, tuple[Prediction, str]]] = {step: {} for step in expected}
+    for folder in configs:
+        file = folder / "predictions.jsonl"
+        if not file.is_file():
+            raise GraphGPTError(f"{folder} is incomplete: it has no predictions.jsonl.")
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            place = f"{file}, line {number}"
+            step, item, prediction = _read_record(task, line, place)
+            if step not in found or item not in expected[step]:
+                raise GraphGPTError(f"{place}: sample '{prediction.id}' ({step.name}, seed {step.seed}) is not part of this evaluation.")
+            if item in found[step]:
+                raise GraphGPTError(
+                    f"{place}: sample '{prediction.id}' ({step.name}, seed {step.seed}) was there already, in {found[step][item][1]}."
+                )
+            found[step][item] = (prediction, place)
+    for step, items in expected.items():
+        if missing := [item for item in items if item not in found[step]]:
+            instruction = task.instruction(missing[0], seed=0, training=False)
+            raise GraphGPTError(
+                f"Sample '{instruction.id}' ({step.name}, seed {step.seed}) is missing; {len(missing)} of {len(items)} are in no shard."
+            )
+    return {step: {item: found[step][item][0] for item in items} for step, items in expected.items()}
+
+
+def _read_record(task: Task, line: str, place: str) -> tuple[Pass, int, Prediction]:
+    """A line of predictions.jsonl."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+        scores = record["scores"]
+        prediction = Prediction(
+            scores=None if scores is None else [float(scores[name]) for name in task.candidates or ()],
+            **{name: record[name] for name in ("id", "prompt_tokens", "truth", "expected", "text")},
+        )
+        return Pass(variant=record["variant"], wording=record["wording"], seed=record["seed"]), int(record["item"]), prediction
+    except (ValueError, KeyError, TypeError) as error:
+        raise GraphGPTError(f"{place}: cannot be read as a prediction ({type(error).__name__}: {first_line(error)}).") from error
