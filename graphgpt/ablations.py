@@ -54,8 +54,13 @@ def without_graph(instruction: Instruction) -> Instruction:
 
 
 def _with_features(instruction: Instruction, change: Callable[[Tensor], Tensor]) -> Instruction:
-    inputs = tuple(replace(item, x=change(item.x)) if isinstance(item, GraphInput) else item for item in instruction.inputs)
-    return replace(instruction, inputs=inputs)
+    def changed(item: ModalityInput) -> ModalityInput:
+        if not isinstance(item, GraphInput):
+            return item
+        partner = None if item.partner is None else replace(item.partner, x=change(item.partner.x))
+        return replace(item, x=change(item.x), partner=partner)
+
+    return replace(instruction, inputs=tuple(map(changed, instruction.inputs)))
 
 
 def _inputs_of_another(task: Task, item: int, instruction: Instruction, seed: int, others: Tensor) -> tuple[ModalityInput, ...]:

@@ -50,6 +50,13 @@ def build_runner(experiment: Any) -> Any:
     return RUNNERS.build(experiment.runner)
 
 
+def command_line() -> list[str]:
+    """The overrides that this run was started with."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
 def run_folder() -> Path:
     """Where Hydra put this run's files."""
     from hydra.core.hydra_config import HydraConfig

@@ -83,6 +83,11 @@ class EvaluationConfig:
         place, _, whole = (self.shard or "1/1").partition("/")
         return int(place), int(whole)
 
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds that are evaluated, one after the other."""
+        return list(range(self.seed, self.seed + self.seeds))
+
     name: str
     """Short name; part of the run folder's name."""
     checkpoint: str
@@ -95,6 +100,8 @@ class EvaluationConfig:
     """Which items."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many of them; null takes all."""
+    devices: int = Field(default=1, ge=1)
+    """So many processes, each on a GPU of its own (or sharing the processor), take a shard each and are joined at the end."""
     shard: str | None = None
     """Such as ``2/4``: every fourth item, from the second on; null takes all. ``graphgpt gather`` joins the shards."""
     seed: int = Field(default=0, ge=0)
@@ -111,6 +118,8 @@ class EvaluationConfig:
     """Where candidates are scored, also write an answer and read it: how often it is right, and how often it is none of them."""
     baselines: Annotated[tuple[Baseline, ...], _some_of(Baseline, {True: BASELINES, False: (), None: ()})] = BASELINES
     """Also simple methods on the same items: ``true`` is all but ``llm``, the language model without graph and adapters."""
+    compare: dict[str, str] = Field(default_factory=dict)
+    """Also other models on the same items: run folders of their evaluations, by the name that the table shows."""
     max_edges: int = Field(default=2_000_000, ge=0)
     """GCN and GraphSAGE train on the whole graph at once, and are left out where it has more edges."""
     leakage: Literal["report", "error", "off"] = "report"
@@ -152,6 +161,12 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
         problems.append(f"shard: '{config.shard}' is no part of a whole; expected i/n, such as 2/4.")
     elif isinstance(config, EvaluationConfig) and config.part[0] > config.part[1]:
         problems.append(f"shard: '{config.shard}' does not exist; the last of {config.part[1]} is {config.part[1]}/{config.part[1]}.")
+    elif isinstance(config, EvaluationConfig) and config.shard and config.devices > 1:
+        problems.append(f"devices={config.devices}: makes shards by itself; leave shard={config.shard} out, or use devices=1.")
+    if isinstance(config, EvaluationConfig):
+        for name, folder in config.compare.items():
+            if not any(Path(folder).glob("**/predictions.jsonl")):
+                problems.append(f"compare.{name}: {folder} is no run folder of evaluate.py: it has no predictions.jsonl.")
     if config is None or problems:
         raise ConfigError(problems)
     return config

@@ -13,7 +13,7 @@ from graphgpt.assembly import build_task
 from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
 from graphgpt.errors import GraphGPTError, first_line
 from graphgpt.files import atomic_folder
-from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, passes, show, write_evaluation
+from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, write_evaluation
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -36,16 +36,40 @@ def gather(folders: Sequence[Path], out: Path | None = None) -> Path:
     out = out or folders[0].parent / f"gathered_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
     if out.exists():
         raise GraphGPTError(f"{out} exists already; choose another name with --out.")
+    with atomic_folder(out) as tmp:
+        parts = join(folders, whole, tmp)
+    show_parts([out / part.relative_to(tmp) for part in parts])
+    return out
+
+
+def join(folders: Sequence[Path], whole: EvaluationConfig, out: Path) -> list[Path]:
+    """Write the files of an evaluation from those of its shards.
+
+    Args:
+        folders: Run folders, one per shard, in any order.
+        whole: The settings of the evaluation.
+        out: Where the files go.
+
+    Returns:
+        The folders with an evaluation in them: ``out``, or one per part of a mixture.
+
+    Raises:
+        GraphGPTError: a record is missing, stands twice, or belongs to no item.
+    """
     experiment = evaluated_experiment(whole)
     task = build_task(experiment)
-    with atomic_folder(out) as tmp:
-        parts: Mapping[str, Task] = task.parts if isinstance(task, Mixture) else {"": task}
-        for name, part in parts.items():
-            predictions = _join(part, whole, {folder / name: config for folder, config in configs.items()})
-            write_evaluation(part, whole, experiment.model, predictions, check_leakage(part, whole), tmp / name)
-    for name in parts:
-        show(json.loads((out / name / "metrics.json").read_text(encoding="utf-8")), out / name)
-    return out
+    parts: Mapping[str, Task] = task.parts if isinstance(task, Mixture) else {"": task}
+    for name, part in parts.items():
+        settings = of_part(whole, name) if name else whole
+        predictions = _join(part, whole, [folder / name for folder in folders])
+        write_evaluation(part, settings, experiment.model, predictions, check_leakage(part, whole), out / name)
+    return [out / name for name in parts]
+
+
+def show_parts(folders: Sequence[Path]) -> None:
+    """Print what the evaluations in some folders found."""
+    for folder in folders:
+        show(json.loads((folder / "metrics.json").read_text(encoding="utf-8")), folder)
 
 
 def _read_config(folder: Path) -> EvaluationConfig:
@@ -86,11 +110,11 @@ def _check_shards(configs: Mapping[Path, EvaluationConfig]) -> EvaluationConfig:
     return whole
 
 
-def _join(task: Task, whole: EvaluationConfig, configs: Mapping[Path, EvaluationConfig]) -> Predictions:
+def _join(task: Task, whole: EvaluationConfig, folders: Sequence[Path]) -> Predictions:
     """The predictions of all shards, after checking that every item of every pass is there once."""
     expected = {step: dict.fromkeys(draw(task, whole, step.seed).tolist()) for step in passes(task, whole)}
     found: dict[Pass, dict[int, tuple[Prediction, str]]] = {step: {} for step in expected}
-    for folder in configs:
+    for folder in folders:
         file = folder / "predictions.jsonl"
         if not file.is_file():
             raise GraphGPTError(f"{folder} is incomplete: it has no predictions.jsonl.")

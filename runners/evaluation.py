@@ -44,6 +44,7 @@ from graphgpt.runners.analysis import (
     subgraphs_of,
 )
 from graphgpt.runners.callbacks import progress_bar
+from graphgpt.runners.comparison import compared_rows
 from graphgpt.runners.data import chunks, mix
 from graphgpt.runners.lightning import make_processor, quiet_libraries
 from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, metric_name, score_table, write_report
@@ -106,11 +107,12 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
         DataError: the split has no items, a sample cannot be used, or a prompt gives its answer away and ``leakage`` is ``error``.
     """
     if isinstance(task, Mixture):
-        return {name: evaluate(model, part, config, folder / name) for name, part in task.parts.items()}
+        return {name: evaluate(model, part, of_part(config, name), folder / name) for name, part in task.parts.items()}
     quiet_libraries()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     model.eval().to(_device(config.accelerator))
     leakage = check_leakage(task, config)
+    list(compared_rows(task, config, draw(task, config, config.seed).tolist()))  # what does not fit is said before the work, not after
     processor = make_processor(model)
     predictions: Predictions = {}
     for step in passes(task, config):
@@ -131,6 +133,11 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
     return result
 
 
+def of_part(config: Any, name: str) -> Any:
+    """The settings for one part of a mixture."""
+    return dataclasses.replace(config, compare={label: str(Path(folder) / name) for label, folder in config.compare.items()})
+
+
 def passes(task: Task, config: Any) -> Iterator[Pass]:
     """The passes that an evaluation makes, the plain one of every seed first."""
     variants = ["none", *(name for name in config.ablation if name != "none")]
@@ -139,7 +146,7 @@ def passes(task: Task, config: Any) -> Iterator[Pass]:
         variants.remove("no_text")
     if "llm" in config.baselines:
         variants.append("llm")
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in config.all_seeds:
         yield from (Pass(variant=variant, wording=None, seed=seed) for variant in variants)
         if config.wordings == "all":
             yield from (Pass(variant="none", wording=name, seed=seed) for name in other_wordings(task))
@@ -151,8 +158,10 @@ def main_pass(config: Any) -> Pass:
 
 
 def other_wordings(task: Task) -> list[str]:
-    """Names of the wordings that are not the chosen one."""
-    return [name for name, text in getattr(task.config, "wordings", {}).items() if text != task.config.chosen]
+    """Names of the wordings that are not the chosen one, and as much of a graph question as that."""
+    chosen = getattr(task.config, "chosen", None) or ""
+    wordings = getattr(task.config, "wordings", {})
+    return [name for name, text in wordings.items() if text != chosen and text.count("<graph>") == chosen.count("<graph>")]
 
 
 def worded(task: Task, wording: str | None) -> Task:
@@ -259,7 +268,11 @@ def write_evaluation(
     Returns:
         What ``metrics.json`` holds.
     """
-    rows = [*_model_rows(task, config, predictions), *_baseline_rows(task, config, predictions)]
+    rows = [
+        *_model_rows(task, config, predictions),
+        *compared_rows(task, config, predictions[main_pass(config)]),
+        *_baseline_rows(task, config, predictions),
+    ]
     main = task.main_metric if task.main_metric in rows[0].metrics else next(iter(rows[0].metrics), task.main_metric)
     items = list(predictions[main_pass(config)])
     instructions = questions(task, config, main_pass(config), items)
@@ -267,10 +280,11 @@ def write_evaluation(
     result = {
         "task": task.config.name,
         "graph": task.data["name"],
+        "fingerprint": task.data["fingerprint"],
         "split": config.split,
         "items": len(items),
         "checkpoint": str(config.checkpoint),
-        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "seeds": config.all_seeds,
         "shard": config.shard,
         "main_metric": main,
         "rows": [dataclasses.asdict(row) for row in rows],

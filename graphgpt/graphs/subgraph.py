@@ -66,12 +66,14 @@ class GraphInput:
         edge_index: Shape ``[2, e]``, int64, as in :class:`Subgraph`.
         num_tokens: As in :class:`Subgraph`.
         pool: As in :class:`Subgraph`.
+        partner: The other subgraph of a question about two, for towers that compare them.
     """
 
     x: Tensor
     edge_index: Tensor
     num_tokens: int
     pool: Pool | None = None
+    partner: "GraphInput | None" = None
 
 
 def sample_subgraph(

@@ -78,7 +78,11 @@ class GraphTower(Tower):
 
     def forward(self, inputs: "Batch") -> Tensor:
         """The tokens of all subgraphs, one after the other, shape ``[tokens, output_dim]``."""
-        states = self.encode(inputs.x, inputs.edge_index)
+        return self.pool(self.encode(inputs.x, inputs.edge_index), inputs)
+
+    @staticmethod
+    def pool(states: Tensor, inputs: "Batch") -> Tensor:
+        """Tokens as weighted sums of node states, as the inputs' ``Pool`` says: ``[N, c]`` to ``[tokens, c]``."""
         weighted = inputs.pool_weight[:, None].to(states.dtype) * states[inputs.pool_node]
         return states.new_zeros(inputs.num_tokens, states.shape[1]).index_add(0, inputs.pool_token, weighted)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,18 @@ from torch import Tensor
 from graphgpt.files import write_text
 from graphgpt.graphs.edge_splits import EdgeSplitConfig, split_edges
 from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
+from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
 from graphgpt.task import Split, Task, TaskConfig, generator
 
 YES, NO = 0, 1
+
+
+def partners(first: GraphInput, second: GraphInput) -> tuple[GraphInput, GraphInput]:
+    """Two subgraphs, each with the other as its partner."""
+    return replace(first, partner=replace(second, partner=None)), replace(second, partner=replace(first, partner=None))
 
 
 @TASKS.register("link_prediction")
@@ -81,7 +88,7 @@ class LinkPrediction(Task):
         return Instruction(
             id="-".join(str(self.graph.ids[node].as_py()) for node in pair),
             messages=(Message("user", prompt), Message("assistant", self.candidates[truth])),
-            inputs=tuple(subgraph.input(self.graph) for subgraph in subgraphs) if "<graph>" in prompt else (),
+            inputs=partners(*(subgraph.input(self.graph) for subgraph in subgraphs)) if "<graph>" in prompt else (),
             truth=truth,
             meta={"nodes": pair, "subgraphs": subgraphs, "pair": pair},
         )

@@ -34,7 +34,7 @@ class NodeClassification(Task):
         names = self.graph.class_names
         prompt = self.fill(
             classes="; ".join(names),
-            numbered=" ".join(f"{i}. {name}." for i, name in enumerate(names, start=1)),
+            numbered=". ".join(f"{i}. {name}" for i, name in enumerate(names, start=1)),
             title="(hidden)" if hidden else self.cut(self.graph.title(item)),
             text="(hidden)" if hidden else self.cut(self.graph.body(item)),
         )

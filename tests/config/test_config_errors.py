@@ -98,7 +98,7 @@ def test_misspelt_keys_in_plain_data(good: list[str]) -> None:
         ("runner.name=lightening", "runner.name: Unknown runner 'lightening'. Did you mean 'lightning'?"),
         ("dataset.text_encoder.name=tfidf", "dataset.text_encoder.name: Unknown text_encoder 'tfidf'. Did you mean 'tfidf_svd'?"),
         ("model/tower=scg", "model/tower: there is no 'scg'. Did you mean 'sgc'?"),
-        ("model/tower=zzz", "model/tower: there is no 'zzz'. Known: graph_transformer, identity, sgc."),
+        ("model/tower=zzz", "model/tower: there is no 'zzz'. Known: graph_transformer, identity, pair_sgc, sgc."),
         ("dataset/text_encoder=tfidf_svb", "dataset/text_encoder: there is no 'tfidf_svb'. Did you mean 'tfidf_svd'?"),
         ("experiment=stgae1", "experiment: there is no 'stgae1'. Did you mean 'stage1'?"),
         (
@@ -210,7 +210,7 @@ def test_forbidden_target_by_way_of_an_allowed_module(good: list[str]) -> None:
         ("runner.precision=half", "runner.precision: 'half' is not one of ", "32-true, bf16-mixed, 16-mixed, bf16-true"),
         ("runner.strategy=dpp", "runner.strategy: 'dpp' is not one of ", "Did you mean 'ddp'?"),
         ("model.lora=3", "model.lora: 3 does not fit: ", "dictionary"),
-        ("model.tower=null", "model.tower: expected 'name' and the fields of one tower", "graph_transformer, identity, sgc"),
+        ("model.tower=null", "model.tower: expected 'name' and the fields of one tower", "graph_transformer, identity, pair_sgc, sgc"),
     ],
 )
 def test_value_that_does_not_fit(good: list[str], override: str, beginning: str, reason: str) -> None:

@@ -289,6 +289,27 @@ def test_the_program_leaves_a_run_folder(checkpoint: Path, run: Evaluate, tmp_pa
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == json.loads(json.dumps(expected))
 
 
+def test_two_processes_find_what_one_does(checkpoint: Path, run: Evaluate, tmp_path: Path) -> None:
+    quick = ["limit=5", "baselines=[tfidf]", "samples=0", "bootstrap=9", "ablation=none"]
+    expected, one = run(checkpoint, *quick)
+    done = program(tmp_path, f"checkpoint={checkpoint}", *quick, "devices=2")
+    assert done.returncode == 0, done.stderr
+    [folder] = tmp_path.glob("runs/evaluate/*")
+    assert {"predictions.jsonl", "metrics.json", "report.html", "config.yaml", "shards"} <= {path.name for path in folder.iterdir()}
+    assert [record["item"] for record in records(folder)] == [record["item"] for record in records(one)]
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert [(row["name"], row["metrics"]) for row in found["rows"]] == [(row["name"], row["metrics"]) for row in expected["rows"]]
+    assert "TF-IDF" in done.stdout
+
+
+def test_a_process_that_fails(checkpoint: Path, data: list[str], tmp_path: Path) -> None:
+    """Its shard has no item to ask about."""
+    done = program(tmp_path, f"checkpoint={checkpoint}", "limit=1", "baselines=false", "samples=0", "ablation=none", "devices=2")
+    assert done.returncode == 2
+    assert "failed with exit code 2; what it said is in " in done.stderr
+    assert not list(tmp_path.glob("runs/evaluate/*/metrics.json"))
+
+
 def test_another_graph_where_the_first_one_is_gone(data: list[str], tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -433,7 +454,7 @@ def test_the_language_model_alone_is_the_base_model(checkpoint: Path, run: Evalu
 )
 def test_settings_that_do_not_exist(checkpoint: Path, override: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={checkpoint}", override])
+        check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={checkpoint}", *override.split(",")])
     assert sentence in str(caught.value)
 
 
@@ -485,7 +506,7 @@ def test_all_wordings(checkpoint: Path, run: Evaluate, capsys: pytest.CaptureFix
     result, folder = run(checkpoint, *quick, "wordings=all")
     found = result["wordings"]
     task = build_task(read_config(ExperimentConfig, checkpoint_experiment(checkpoint)))
-    assert set(found["metrics"]) == set(task.config.wordings)
+    assert set(found["metrics"]) == {name for name, text in task.config.wordings.items() if "<graph>" in text} != set(task.config.wordings)
     for name, metrics in found["metrics"].items():
         alone, _ = run(checkpoint, *quick, f"task.wording={name}")
         assert rows_of(alone)["Graph tokens"]["metrics"] == pytest.approx(metrics)
@@ -623,3 +644,31 @@ def test_shards_that_do_not_make_a_whole(shards: list[Path], tmp_path: Path) -> 
     refused([one, copied, three], r"was there already")
     (copied / "config.yaml").write_text((two / "config.yaml").read_text().replace("limit: 11", "limit: 10"))
     refused([one, copied, three], r"^.*copied does not belong to .*s1: it has limit=10, not 11\.$")
+
+
+# Other models in the same table.
+
+
+def test_another_model_on_the_same_items(data: list[str], checkpoint: Path, run: Evaluate, tmp_path: Path) -> None:
+    """Such as one that learned from text alone: its row is that of its own evaluation."""
+    quick = ["limit=8", "samples=0", "baselines=false", "ablation=none"]
+    folder = tmp_path / "text_only"
+    steps = ["runner.max_steps=2", "runner.global_batch_size=4", "runner.micro_batch_size=4"]
+    train(folder, [*data, "task=node_classification", "task.wording=text_only", "model/lora=default", *steps])
+    alone, evaluation = run(folder, *quick)
+    result, _ = run(checkpoint, *quick, f"compare={{Text only: {evaluation}}}")
+    row, expected = rows_of(result)["Text only"], json.loads(json.dumps(alone["rows"][0]))
+    assert (row["metrics"], row["intervals"]) == (expected["metrics"], expected["intervals"])
+    assert (row["note"], row["is_model"]) == (f"evaluated in {evaluation}", False)
+
+
+def test_what_cannot_be_compared(checkpoint: Path, matching_checkpoint: Path, run: Evaluate, tmp_path: Path) -> None:
+    quick = ["samples=0", "baselines=false", "ablation=none", "max_new_tokens=1"]
+    _, other_items = run(checkpoint, *quick, "limit=4")
+    _, other_task = run(matching_checkpoint, *quick, "limit=4")
+    with pytest.raises(DataError, match=r"^compare.a: .* has task='graph_matching', expected 'node_classification' as here\.$"):
+        run(checkpoint, *quick, f"compare.a={other_task}")
+    with pytest.raises(DataError, match=r"^compare.a: .* asked about 4 items, 4 of them among the 8 of this evaluation; give both"):
+        run(checkpoint, *quick, "limit=8", f"compare.a={other_items}")
+    with pytest.raises(ConfigError, match=r"compare.a: .* is no run folder of evaluate.py: it has no predictions.jsonl\."):
+        run(checkpoint, *quick, f"compare.a={tmp_path / 'nowhere'}")

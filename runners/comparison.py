@@ -1,0 +1,46 @@
+"""Other models in the same table: what earlier evaluations found on the same items."""
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from graphgpt.errors import DataError
+from graphgpt.runners.report import Row
+from graphgpt.task import Task
+
+
+def compared_rows(task: Task, config: Any, items: Collection[int]) -> Iterator[Row]:
+    """The plain answers of the evaluations in ``config.compare``, one row each; none for a shard, which is not the whole.
+
+    Args:
+        task: What was asked here.
+        config: The ``EvaluationConfig``.
+        items: That were asked about here.
+
+    Raises:
+        DataError: an evaluation asked something else, about another graph, or about other items.
+    """
+    if config.shard:
+        return
+    for name, folder in config.compare.items():
+        if not (Path(folder) / "metrics.json").is_file():
+            raise DataError(f"compare.{name}: {folder} holds no evaluation of '{task.config.name}'.")
+        result = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
+        ours = {"task": task.config.name, "fingerprint": task.data["fingerprint"], "split": config.split, "seeds": config.all_seeds}
+        for key, value in ours.items():
+            if result.get(key) != value:
+                raise DataError(f"compare.{name}: {folder} has {key}={result.get(key)!r}, expected {value!r} as here.")
+        theirs = _items(Path(folder) / "predictions.jsonl", config.seed)
+        if theirs != set(items):
+            raise DataError(
+                f"compare.{name}: {folder} asked about {len(theirs)} items, {len(theirs & set(items))} of them among the {len(items)} "
+                "of this evaluation; give both the same limit, seed and split."
+            )
+        yield Row(**{**result["rows"][0], "name": name, "note": f"evaluated in {folder}", "is_model": False})
+
+
+def _items(file: Path, seed: int) -> set[int]:
+    """Items of the plain pass of a seed."""
+    records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return {record["item"] for record in records if (record["variant"], record["wording"], record["seed"]) == ("none", None, seed)}
