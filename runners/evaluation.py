@@ -21,6 +21,7 @@ from torch import Tensor
 
 from graphgpt.ablations import ablated, without_graph
 from graphgpt.baselines import NAMES, NETWORKS, Baseline
+from graphgpt.checkpoints.card import add_scores
 from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
 from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
@@ -255,7 +256,7 @@ def predict(
 def write_evaluation(
     task: Task, config: Any, model: Any, predictions: Predictions, leakage: dict[str, Any] | None, folder: Path
 ) -> dict[str, Any]:
-    """Everything that follows from predictions: the files of an evaluation.
+    """Everything that follows from predictions: the files of an evaluation, and the scores on the checkpoint's card.
 
     Args:
         task: What was asked.
@@ -297,6 +298,11 @@ def write_evaluation(
     write_report(_report(task, config, model, result, rows, _samples(task, instructions, first, config)), folder / "report.html")
     write_json(folder / "metrics.json", result)
     write_text(folder / "config.yaml", yaml.safe_dump(plain_settings(config), sort_keys=False, allow_unicode=True))
+    if not config.shard:
+        try:
+            add_scores(find_checkpoint(config.checkpoint), result, folder)
+        except OSError as error:  # the checkpoint may be somebody else's
+            log.info("The scores are not noted beside the checkpoint: %s", error)
     return result
 
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 from pydantic import Field
 
+from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import environment, find_checkpoint, load_checkpoint, read_history, save_checkpoint
 from graphgpt.errors import GraphGPTError
 from graphgpt.files import write_json, write_text
@@ -163,6 +164,7 @@ class LightningRunner:
             gradient_clip_val=config.clip or None,
             log_every_n_steps=config.log_every,
             val_check_interval=config.val_every * (config.global_batch_size // (config.micro_batch_size * config.processes)) or None,
+            check_val_every_n_epoch=None,  # by steps alone, so that a run may be shorter than the first validation
             limit_val_batches=None if config.val_every else 0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -188,6 +190,7 @@ class LightningRunner:
             lines = MetricsFile.read(metrics.path)
             history.append(stage_history(task.config.name, lines, model, config, time.monotonic() - started))
             save_checkpoint(checkpoint, model, experiment, data=task.data, history=history)
+            write_card(checkpoint)
         trainer.strategy.barrier()
         rank_zero_only(log.info)("Saved %s", checkpoint)
         return checkpoint

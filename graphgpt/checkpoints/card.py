@@ -1,0 +1,97 @@
+"""The model card of a checkpoint folder: ``README.md``, made from the manifest, the history and the scores known so far."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphgpt.checkpoints.folder import read_history, read_manifest
+from graphgpt.files import write_json, write_text
+
+SCORES = "scores.json"
+
+#: Licences of the base models that are shipped as configs, by a part of their path.
+LICENCES = {
+    "smollm2": "Apache-2.0",
+    "qwen3": "Apache-2.0",
+    "mistral-7b": "Apache-2.0",
+    "vicuna": "Llama 2 Community License",
+    "llama-3.1": "Llama 3.1 Community License",
+}
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """What evaluations found, oldest first, each as :func:`add_scores` notes it."""
+    file = folder / SCORES
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return found
+
+
+def add_scores(folder: Path, result: Mapping[str, Any], evaluation: Path) -> None:
+    """Note the scores of an evaluation beside the checkpoint, and renew its card.
+
+    Args:
+        folder: A checkpoint folder.
+        result: What ``metrics.json`` holds.
+        evaluation: Where it lies; an older entry of the same evaluation is replaced.
+    """
+    entry = {
+        **{key: result[key] for key in ("task", "graph", "split", "items")},
+        "metrics": result["rows"][0]["metrics"],
+        "evaluation": str(evaluation),
+    }
+    write_json(folder / SCORES, [*(old for old in read_scores(folder) if old["evaluation"] != entry["evaluation"]), entry])
+    write_card(folder)
+
+
+def write_card(folder: Path) -> None:
+    """Write ``README.md`` of a checkpoint folder."""
+    write_text(folder / "README.md", model_card(read_manifest(folder), read_history(folder), read_scores(folder)))
+
+
+def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], scores: list[dict[str, Any]]) -> str:
+    """What a checkpoint is, in Markdown with the header that model hubs read."""
+    base = manifest["model"]["llm"]["path"]
+    licence = licence_of(base)
+    parts = {"Language model (not in here)": f"`{base}`, licence: {licence}", "Fingerprint": f"`{manifest['llm']['fingerprint']}`"}
+    parts["Tower"] = manifest["model"]["tower"]["name"]
+    parts["Projector"] = manifest["model"]["projector"]["name"]
+    rank = manifest["model"]["lora"]["rank"]
+    parts["Adapters"] = f"LoRA of rank {rank}" if rank else "none: the language model is as it was"
+    parts["Task"] = manifest["task"]
+    if data := manifest.get("data"):
+        parts["Trained on"] = f"{data.get('name', 'unknown')} ({data.get('features', '?')} features per node)"
+    parts["Stages"] = " -> ".join(stage["name"] for stage in history) or "unknown"
+    parts["Started from"] = manifest["parent"]["path"] if manifest.get("parent") else "the language model alone"
+    parts["Command"] = f"`{manifest.get('command', 'unknown')}`"
+    parts["Made"] = manifest["created"]
+    lines = [
+        "---",
+        "library_name: graphgpt",
+        f"base_model: {json.dumps(base)}",
+        "tags: [graph, graphgpt]",
+        "---",
+        "",
+        f"# {manifest['task'].replace('_', ' ').capitalize()} with graph tokens",
+        "",
+        "A projector (and perhaps adapters) by which a language model reads graphs. The language model itself is not part of it.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in parts.items()),
+        "",
+        "## Scores",
+        "",
+    ]
+    for score in scores:
+        metrics = ", ".join(f"{name} {value:.3f}" for name, value in score["metrics"].items())
+        lines.append(f"- {score['task']} on {score['items']} {score['split']} items of {score['graph']}: {metrics}")
+    if not scores:
+        lines.append("None yet: `python evaluate.py checkpoint=FOLDER` adds them.")
+    lines += ["", "## Use", "", "    python evaluate.py checkpoint=FOLDER", ""]
+    return "\n".join(lines)
+
+
+def licence_of(base: str) -> str:
+    """The licence of a base model, as far as it is known here."""
+    return next((licence for name, licence in LICENCES.items() if name in base.lower()), "see the model's own page")
