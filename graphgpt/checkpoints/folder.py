@@ -10,6 +10,7 @@
       tower.safetensors            when the tower has weights
       lora/                        when the language model has adapters, in peft's form
       history.json                 loss curves of this run and of those it came from
+      README.md, scores.json       the model card, and what evaluations found (not part of what is verified)
 
 The language model itself is not in it: the manifest names it and holds a fingerprint of its weights.
 """
@@ -20,7 +21,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ import yaml
 import graphgpt
 from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import atomic_folder, file_sha256, write_json, write_text
+from graphgpt.models.fit import check_fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +56,17 @@ def find_checkpoint(path: str | Path) -> Path:
     raise CheckpointError(f"{folder} holds no checkpoint: there is no {MANIFEST} in it or in {folder / 'checkpoint'}.")
 
 
+def verify_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that ``path`` is or holds, after comparing every file with the manifest.
+
+    Raises:
+        CheckpointError: there is none, or a file is missing, cut short or changed.
+    """
+    folder = find_checkpoint(path)
+    verify_files(folder, read_manifest(folder))
+    return folder
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint folder.
 
@@ -75,8 +88,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
-    """The experiment that made a checkpoint, as plain data; without where it started or resumed, for its weights are here."""
-    return {**read_experiment(find_checkpoint(path) / "config.yaml"), "stage1": None, "resume": None}
+    """The experiment that made a checkpoint, as plain data; without where it or its tower started or resumed: its weights are here."""
+    experiment = {**read_experiment(find_checkpoint(path) / "config.yaml"), "stage1": None, "resume": None}
+    model = experiment.get("model")
+    if isinstance(model, dict) and isinstance(tower := model.get("tower"), dict) and "weights" in tower:
+        experiment["model"] = {**model, "tower": {**tower, "weights": None}}
+    return experiment
 
 
 def read_experiment(file: Path) -> dict[str, Any]:
@@ -111,7 +128,7 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
         problems.append(
             f"stage1: {path} was made for the language model '{made_for['llm']['path']}', not for model.llm.path={model.llm.path}."
         )
-    for part, ignored in (("tower", {"train", "dropout"}), ("projector", {"dropout"})):
+    for part, ignored in (("tower", {"train", "dropout", "weights"}), ("projector", {"dropout"}), ("template", set())):
         theirs, ours = made_for[part], dataclasses.asdict(getattr(model, part))
         problems += [
             f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
@@ -136,35 +153,67 @@ def save_checkpoint(folder: Path, model: Any, experiment: Any, *, data: Mapping[
         history: Stages with their loss curves, oldest first.
     """
     from peft import PeftModel
+
+    def save_adapters(tmp: Path) -> None:
+        if isinstance(model.llm, PeftModel):
+            model.llm.save_pretrained(str(tmp / "lora"))
+
+    llm = {
+        "type": model.llm.config.model_type,
+        "hidden_size": model.llm.config.hidden_size,
+        "vocabulary": model.llm.config.vocab_size,
+        "fingerprint": model.llm_fingerprint,
+    }
+    parts = {part: getattr(model, part).state_dict() for part in PARTS}
+    write_checkpoint(folder, parts, experiment, llm=llm, data=data, history=history, more=save_adapters)
+
+
+def write_checkpoint(
+    folder: Path,
+    parts: "Mapping[str, Mapping[str, Tensor]]",
+    experiment: Any,
+    *,
+    llm: Mapping[str, Any],
+    data: Mapping[str, Any],
+    history: list[dict[str, Any]],
+    more: Callable[[Path], None] = lambda tmp: None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint folder of tensors and configs, without a model; :func:`save_checkpoint` takes them from one.
+
+    Args:
+        folder: Its name; an older one is replaced when the new one is complete.
+        parts: State by part, such as ``projector``; each becomes a file, an empty one none.
+        experiment: The ``ExperimentConfig`` that goes with it.
+        llm: ``type``, ``hidden_size``, ``vocabulary`` and ``fingerprint`` of the language model; None is not known and not checked.
+        data: Name and fingerprint of the graph, width of its features.
+        history: Stages with their loss curves, oldest first.
+        more: Writes further files into the temporary folder.
+        facts: Further entries of the manifest.
+    """
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as tmp:
-        for part in PARTS:
-            state = {name: tensor.detach().cpu().contiguous() for name, tensor in getattr(model, part).state_dict().items()}
+        for part, tensors in parts.items():
+            state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             if state:
                 save_file(state, tmp / f"{part}.safetensors")
-        if isinstance(model.llm, PeftModel):
-            model.llm.save_pretrained(str(tmp / "lora"))
+        more(tmp)
         write_text(tmp / "config.yaml", yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False, allow_unicode=True))
         write_json(tmp / "history.json", history)
         files = sorted(path for path in tmp.rglob("*") if path.is_file())
-        llm_config = model.llm.config
         manifest = {
             "format": FORMAT,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "task": experiment.task.name,
             "model": dataclasses.asdict(experiment.model),
-            "llm": {
-                "type": llm_config.model_type,
-                "hidden_size": llm_config.hidden_size,
-                "vocabulary": llm_config.vocab_size,
-                "fingerprint": model.llm_fingerprint,
-            },
+            "llm": dict(llm),
             "data": dict(data),
             "parent": None if experiment.stage1 is None else _parent(experiment.stage1),
             "files": {str(path.relative_to(tmp)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
             "command": " ".join(["python", *sys.argv]),
             "environment": environment(),
+            **(facts or {}),
         }
         write_json(tmp / MANIFEST, manifest)
 
@@ -187,10 +236,10 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
 
     folder = find_checkpoint(path)
     manifest = read_manifest(folder)
-    _verify_files(folder, manifest)
+    verify_files(folder, manifest)
     config, made_for = model.llm.config, manifest["llm"]
     for what, ours in (("hidden_size", config.hidden_size), ("vocabulary", config.vocab_size), ("fingerprint", model.llm_fingerprint)):
-        if made_for[what] != ours:
+        if made_for[what] is not None and made_for[what] != ours:
             raise CheckpointError(
                 f"{folder} was made for another language model ('{manifest['model']['llm']['path']}', {what} {made_for[what]}); "
                 f"this one is '{model.config.llm.path}' with {what} {ours}."
@@ -199,14 +248,14 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
         module = getattr(model, part)
         file = folder / f"{part}.safetensors"
         state = load_file(file) if file.is_file() else {}
-        _check_fit(folder, part, state, module.state_dict())
+        check_fit(folder, part, state, module.state_dict())
         module.load_state_dict(state)
     adapter = folder / "lora" / "adapter_model.safetensors"
     if adapter.is_file():
         if not isinstance(model.llm, PeftModel):
             raise CheckpointError(f"{folder} has adapters for the language model, but model.lora.rank is 0.")
         state = load_file(adapter)
-        _check_fit(folder, "lora", state, get_peft_model_state_dict(model.llm))
+        check_fit(folder, "lora", state, get_peft_model_state_dict(model.llm))
         set_peft_model_state_dict(model.llm, state)
     return manifest
 
@@ -254,7 +303,7 @@ def _parent(path: str) -> dict[str, Any]:
     return {"path": str(folder), "task": manifest["task"], "created": manifest["created"], "sha256": file_sha256(folder / MANIFEST)}
 
 
-def _verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file():
@@ -263,17 +312,3 @@ def _verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes, expected {expected['bytes']:,}: it was cut short or changed.")
         if file_sha256(file) != expected["sha256"]:
             raise CheckpointError(f"{file} does not match its checksum: it was changed or damaged.")
-
-
-def _check_fit(folder: Path, part: str, theirs: "Mapping[str, Tensor]", ours: "Mapping[str, Tensor]") -> None:
-    if missing := sorted(ours.keys() - theirs.keys()):
-        raise CheckpointError(
-            f"{folder} does not fit: its {part} has no '{missing[0]}' ({len(missing)} of {len(ours)} tensors are missing)."
-        )
-    if surplus := sorted(theirs.keys() - ours.keys()):
-        raise CheckpointError(f"{folder} does not fit: its {part} has '{surplus[0]}', which this model's {part} has not.")
-    for name, tensor in theirs.items():
-        if tensor.shape != ours[name].shape:
-            raise CheckpointError(
-                f"{folder} does not fit: its {part} has '{name}' of shape {list(tensor.shape)}, this model's is {list(ours[name].shape)}."
-            )

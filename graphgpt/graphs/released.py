@@ -3,11 +3,6 @@
 import difflib
 import json
 import logging
-import pickle
-import re
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.untrusted import load_untrusted
 
 log = logging.getLogger(__name__)
 
@@ -137,40 +133,8 @@ _STAND_INS = (
 )
 
 
-@contextmanager
-def _only_stand_ins() -> Iterator[None]:
-    """Allow-list the stand-ins alone: PyG allow-lists its own classes on import, and their code would run."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([(_Stored, name) for name in _STAND_INS])
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-def _load(path: Path) -> Any:
-    try:
-        with _only_stand_ins():
-            # Files from before torch 1.6 are no archives and cannot be mapped.
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
-            raise DataError(
-                f"{path} is refused: it names '{refused[1]}', which a file of graphs does not need and which could run code."
-            ) from error
-        raise DataError(f"{path} is refused: it is no file of tensors in torch.save's form ({first_line(error)[:200]}).") from error
-    except OSError:
-        raise
-    # What reading a damaged file ends in is not for torch to say: any of a dozen built-in exceptions.
-    except Exception as error:
-        raise DataError(f"{path} is damaged, or not written by torch.save ({first_line(error)[:200]}).") from error
-
-
 def _convert(path: Path) -> dict[str, dict[str, Tensor]]:
-    loaded = _load(path)
+    loaded = load_untrusted(path, "a file of graphs", dict.fromkeys(_STAND_INS, _Stored))
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(key, str) for key in loaded):
         found = f"a dictionary with the keys {list(loaded)[:5]}" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
         raise DataError(f"{path}: expected a dictionary of graphs by name, as torch.save({{'cora': data}}, file) writes it, found {found}.")

@@ -32,10 +32,15 @@ def open_graph(
     if not (folder / "card.json").is_file():
         log.info("Building the graph '%s' (once) ...", dataset.config.name)
         dataset.write(folder)
-    graph = TextAttributedGraph.open(folder)
+    return encode_texts(TextAttributedGraph.open(folder), encoder, embeddings, embeddings_id)
+
+
+def encode_texts(
+    graph: TextAttributedGraph, encoder: TextEncoder, embeddings: EmbeddingSource, embeddings_id: Callable[[], str] = lambda: ""
+) -> TextAttributedGraph:
+    """The graph with features: its own, or standardised ones of its texts; arguments as for :func:`open_graph`."""
     if graph.x is not None:
         return graph
-
     source = embeddings_id() if encoder.reads_embeddings else ""
     key = f"{graph.fingerprint}-{fingerprint(dataclasses.asdict(encoder.config), source)}"
     cached = cache_dir() / "features" / key

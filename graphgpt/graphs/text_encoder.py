@@ -27,6 +27,8 @@ class TextEncoder(ABC):
     Config: ClassVar[type[TextEncoderConfig]] = TextEncoderConfig
     reads_embeddings: ClassVar[bool] = False
     """Whether the features depend on the language model, and so must be made again for another one."""
+    fitted: ClassVar[bool] = False
+    """Whether the features depend on the other texts of the graph, and so mean something else in another graph."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

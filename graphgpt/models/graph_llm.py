@@ -12,7 +12,7 @@ from graphgpt.models.llm import LLMConfig, llm_fingerprint, llm_problems, load_l
 from graphgpt.models.lora import LoraConfig, add_lora, train_adapters
 from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.projector import Projector
-from graphgpt.models.tower import Tower
+from graphgpt.models.tower import Tower, load_tower, tower_problems
 from graphgpt.prompts.batch import Batch, common_prompt, scoring_batch
 from graphgpt.prompts.processor import PATCH, Example
 from graphgpt.registry import MODELS, PROJECTORS, TEMPLATES, TOWERS
@@ -62,8 +62,8 @@ class GraphLLM(nn.Module):
 
     @staticmethod
     def problems(config: Any) -> list[str]:
-        """What is wrong with the language model's path."""
-        return llm_problems(config.llm)
+        """What is wrong with the language model's path and the tower's weights."""
+        return [*llm_problems(config.llm), *(tower_problems(config.tower) if config.tower is not None else [])]
 
     def __init__(self, config: Any, input_dim: int) -> None:
         super().__init__()
@@ -73,6 +73,8 @@ class GraphLLM(nn.Module):
         embeddings = llm.get_input_embeddings().weight
         rms = float(embeddings.detach().float().square().mean().sqrt())
         self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
+        if config.tower.weights is not None:
+            load_tower(self.tower, config.tower.weights)
         self.projector: Projector = PROJECTORS.build(config.projector, self.tower.output_dim, embeddings.shape[1], rms)
         self.modality_tokens = ModalityTokens(embeddings.shape[1], rms)
         self.llm_fingerprint = llm_fingerprint(llm)

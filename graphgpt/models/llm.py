@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,12 +110,43 @@ def load_embeddings(config: LLMConfig) -> tuple[Any, Tensor]:
 
 def llm_fingerprint(model: Any) -> str:
     """Identifies a model's weights by shape and 16 values of every tensor, rounded to bfloat16, so that it holds for any dtype."""
-    parts: list[Any] = []
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()
-        index = torch.linspace(0, len(flat) - 1, steps=min(16, len(flat)), dtype=torch.float64).long()
-        parts += [name, list(tensor.shape), flat[index.to(flat.device)].bfloat16().float().tolist()]
-    return fingerprint(*parts)
+    return fingerprint_of_samples({name: sample_tensor(tensor) for name, tensor in model.state_dict().items()})
+
+
+def sample_tensor(tensor: Tensor) -> list[Any]:
+    """What of a tensor goes into a fingerprint: its shape and 16 of its values."""
+    flat = tensor.detach().flatten()
+    index = torch.linspace(0, len(flat) - 1, steps=min(16, len(flat)), dtype=torch.float64).long()
+    return [list(tensor.shape), flat[index.to(flat.device)].bfloat16().float().tolist()]
+
+
+def fingerprint_of_samples(samples: Mapping[str, list[Any]]) -> str:
+    """The fingerprint of tensors of which only samples are at hand, by name; their order does not matter."""
+    return fingerprint(*(part for name in sorted(samples) for part in [name, *samples[name]]))
+
+
+def model_folder(config: LLMConfig, *, download: bool) -> Path | None:
+    """The local folder of a model's files; None for a random model, or where it lies on the hub and may not be downloaded.
+
+    Raises:
+        GraphGPTError: the hub does not give it.
+    """
+    if _is_random(config):
+        return None
+    folder = Path(_folder(config))
+    if folder.is_dir():
+        return folder
+    import huggingface_hub
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.bin"]
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(config.path, revision=config.revision, allow_patterns=patterns, local_files_only=not download)
+        )
+    except (OSError, ValueError) as error:
+        if not download:
+            return None
+        raise GraphGPTError(f"The hub does not give the language model '{config.path}' ({first_line(error)}).") from error
 
 
 class _explained:

@@ -1,13 +1,19 @@
 """What a tower is: raw inputs in, one vector per modality token out."""
 
+import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from graphgpt.errors import CheckpointError, first_line
 from graphgpt.graphs.subgraph import Pool
+from graphgpt.models.fit import check_fit
 from graphgpt.schema import configclass
 
 if TYPE_CHECKING:
@@ -26,6 +32,8 @@ class TowerConfig:
     """Name of a registered tower."""
     train: bool = False
     """Whether its weights are trained; a frozen tower runs in eval mode."""
+    weights: str | None = None
+    """Folder of ``graphgpt weights import`` to take the weights from; null draws them. A checkpoint has its own and goes before."""
 
 
 class Tower(nn.Module, ABC):
@@ -53,6 +61,63 @@ class Tower(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Any) -> Tensor:
         """Vectors of all inputs of a batch, one after the other, shape ``[N, output_dim]``."""
+
+
+TOWER_CARD, TOWER_TENSORS = "tower.json", "tower.safetensors"
+
+
+def tower_card(folder: str | Path) -> dict[str, Any]:
+    """What ``tower.json`` of a folder of tower weights says: ``tower``, a config's fields, and ``input_dim``.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
+    """
+    file = Path(folder).expanduser() / TOWER_CARD
+    if not file.is_file():
+        raise CheckpointError(f"{folder} is no folder of tower weights: it has no {TOWER_CARD} (graphgpt weights import makes one).")
+    try:
+        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(card["tower"], dict) or not isinstance(card["input_dim"], int):
+            raise ValueError("'tower' or 'input_dim' is of another kind")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} cannot be read: {first_line(error)}.") from error
+    return card
+
+
+def tower_problems(config: TowerConfig) -> list[str]:
+    """What keeps a tower from taking the weights that ``weights`` names, one sentence each; reads no tensors."""
+    if config.weights is None:
+        return []
+    try:
+        made_for = tower_card(config.weights)["tower"]
+    except CheckpointError as error:
+        return [f"model.tower.weights: {error}"]
+    ours = dataclasses.asdict(config)
+    return [
+        f"model.tower.{name}={ours.get(name)!r}: the weights of {config.weights} are for {name}={value!r}."
+        for name, value in made_for.items()
+        if ours.get(name) != value
+    ]
+
+
+def load_tower(tower: Tower, folder: str | Path) -> None:
+    """Put the weights of a folder that ``graphgpt weights import`` made into a tower; all of them, and no others.
+
+    Raises:
+        CheckpointError: the folder is none, or its tensors do not fit.
+    """
+    from safetensors.torch import load_file
+
+    card = tower_card(folder)
+    if card["input_dim"] != tower.input_dim:
+        raise CheckpointError(f"{folder} has a tower for {card['input_dim']} features per node; the graph has {tower.input_dim}.")
+    file = Path(folder).expanduser() / TOWER_TENSORS
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read: {first_line(error)}.") from error
+    check_fit(folder, "tower", state, tower.state_dict())
+    tower.load_state_dict(state)
 
 
 class GraphTower(Tower):

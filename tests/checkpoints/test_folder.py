@@ -327,6 +327,7 @@ def hand_over(base: list[str], *overrides: str) -> list[str]:
     ("overrides", "sentence"),
     [
         (["model.tower.hops=7"], "{path} has tower.hops=2, but model.tower.hops=7."),
+        (["model/template=vicuna_v1"], "{path} has template.name='chat', but model.template.name='vicuna_v1'."),
         (["model.llm.path=other/model"], "{path} was made for the language model 'random:tiny', not for model.llm.path=other/model."),
     ],
 )

@@ -16,6 +16,8 @@ from graphgpt.schema import configclass
 class TfidfSvd(TextEncoder):
     """Bag of words, weighted and compressed; no download, seconds on a CPU (scikit-learn)."""
 
+    fitted = True
+
     @configclass
     class Config(TextEncoderConfig):
         dim: int = Field(default=128, ge=1)

@@ -1,0 +1,34 @@
+"""Whether tensors from a file fit a part of the model."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from graphgpt.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def check_fit(where: object, part: str, theirs: "Mapping[str, Tensor]", ours: "Mapping[str, Tensor]") -> None:
+    """Compare names and shapes, all of them.
+
+    Args:
+        where: The folder or file, for messages.
+        part: What it is called there, such as ``tower``.
+        theirs: What was found.
+        ours: What is expected.
+
+    Raises:
+        CheckpointError: one is missing, one is too many, or one has another shape.
+    """
+    if missing := sorted(ours.keys() - theirs.keys()):
+        raise CheckpointError(
+            f"{where} does not fit: its {part} has no '{missing[0]}' ({len(missing)} of {len(ours)} tensors are missing)."
+        )
+    if surplus := sorted(theirs.keys() - ours.keys()):
+        raise CheckpointError(f"{where} does not fit: its {part} has '{surplus[0]}', which this model's {part} has not.")
+    for name, tensor in theirs.items():
+        if tensor.shape != ours[name].shape:
+            raise CheckpointError(
+                f"{where} does not fit: its {part} has '{name}' of shape {list(tensor.shape)}, this model's is {list(ours[name].shape)}."
+            )

@@ -1,0 +1,63 @@
+"""An answer as it is written, token by token."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.processor import Example, Processor
+
+#: What a tokenizer makes of a character of which some bytes are still to come.
+UNFINISHED = "\ufffd"
+
+
+def write_answer(
+    model: GraphLLM,
+    processor: Processor,
+    prompt: Example,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    turn: AbstractContextManager[object],
+) -> Iterator[str]:
+    """The pieces of an answer; joined, and greedily, the text of ``GraphLLM.generate``: without special tokens and space around it.
+
+    Args:
+        model: In eval mode.
+        processor: The model's.
+        prompt: Tokenised.
+        max_new_tokens: The answer is cut after so many tokens.
+        temperature: 0 takes the likeliest token each time; above that, tokens are drawn from the softmax of logits / temperature.
+        seed: Of the draw.
+        turn: Entered for every token, not for the whole answer, so that several callers can take turns at one model.
+    """
+    tokenizer = processor.tokenizer
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(processor.template.terminator)}
+    draw = torch.Generator().manual_seed(seed)
+    cache, written, said = None, list[int](), ""
+    with turn, torch.inference_mode():
+        inputs = model.tower.collate(prompt.inputs).to(model.device) if prompt.inputs else None
+        embedded = model.embed(torch.tensor([prompt.ids], device=model.device), inputs)
+    for _ in range(max_new_tokens):
+        with turn, torch.inference_mode():
+            output = model.llm(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache, logits = output.past_key_values, output.logits[0, -1].float()
+            if temperature > 0:
+                token = int(torch.multinomial((logits.cpu() / temperature).softmax(dim=0), 1, generator=draw))
+            else:
+                token = int(logits.argmax())
+            if token in ends:
+                break
+            embedded = model.llm.get_input_embeddings()(torch.tensor([[token]], device=model.device))
+            written.append(token)
+            # All of it each time: what a token spells depends on those before it.
+            text = tokenizer.decode(written, skip_special_tokens=True).strip()
+        if text.startswith(said) and len(text) > len(said) and not text.endswith(UNFINISHED):
+            yield text[len(said) :]
+            said = text
+    with turn:
+        rest = tokenizer.decode(written, skip_special_tokens=True).strip()[len(said) :]
+    if rest:
+        yield rest

@@ -1,0 +1,53 @@
+"""Files that ``torch.save`` made and somebody else sent: read without running anything that is in them."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphgpt.errors import DataError, first_line
+
+
+def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, type] | None = None) -> Any:
+    """What ``torch.save`` wrote, on the CPU; tensors are memory-mapped where the file allows it.
+
+    Args:
+        path: The file.
+        what: What such a file is called in messages, with its article.
+        stand_ins: By the full name of a class that may be named in the file, an empty class that takes its place.
+
+    Raises:
+        DataError: the file names anything else than tensors, plain containers and the stand-ins, or is damaged.
+    """
+    try:
+        with _only(stand_ins or {}):
+            # Files from before torch 1.6 are no archives and cannot be mapped.
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise DataError(f"{path} is refused: it names '{refused[1]}', which {what} does not need and which could run code.") from error
+        raise DataError(f"{path} is refused: it is no file of tensors in torch.save's form ({first_line(error)[:200]}).") from error
+    except OSError:
+        raise
+    # What reading a damaged file ends in is not for torch to say: any of a dozen built-in exceptions.
+    except Exception as error:
+        raise DataError(f"{path} is damaged, or not written by torch.save ({first_line(error)[:200]}).") from error
+
+
+@contextmanager
+def _only(stand_ins: Mapping[str, type]) -> Iterator[None]:
+    """Allow-list the stand-ins alone: libraries allow-list their own classes on import, and their code would run."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(cls, name) for name, cls in stand_ins.items()])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
