@@ -1,3 +1,19 @@
 """GraphGPT: a frozen language model learns to read graphs through graph tokens."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphgpt.assistant import GraphAssistant
+
+__all__ = ["GraphAssistant", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: with it come torch and transformers, which `graphgpt ls` can do without.
+    if name == "GraphAssistant":
+        from graphgpt.assistant import GraphAssistant
+
+        return GraphAssistant
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,17 @@
 """From a configuration to the objects that it names."""
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from graphgpt.files import fingerprint
+from graphgpt.graphs import store
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.graphs.store import open_graph
+from graphgpt.graphs.text_encoder import EmbeddingSource
 from graphgpt.models.llm import load_embeddings
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS
 from graphgpt.task import Task
@@ -22,21 +25,30 @@ def build_task(experiment: Any) -> Task:
     Raises:
         DataError: the data cannot be used.
     """
-    llm = experiment.model.llm
-
-    def graph_of(dataset: Any) -> TextAttributedGraph:
-        graph = open_graph(
-            DATASETS.build(dataset),
-            TEXT_ENCODERS.build(dataset.text_encoder),
-            embeddings=lambda: load_embeddings(llm),
-            embeddings_id=lambda: fingerprint(llm.path, llm.revision or ""),
-        )
-        nodes, edges = f"{graph.num_nodes:,}", f"{graph.num_edges:,}"
-        log.info("Graph %s: %s nodes, %s edges, %d classes.", graph.card["name"], nodes, edges, len(graph.class_names))
-        return graph
-
-    task: Task = TASKS.get(experiment.task.name).build(experiment.task, experiment.dataset, graph_of)
+    open_graph = functools.partial(open_dataset, llm=experiment.model.llm)
+    task: Task = TASKS.get(experiment.task.name).build(experiment.task, experiment.dataset, open_graph)
     return task
+
+
+def open_dataset(dataset: Any, llm: Any) -> TextAttributedGraph:
+    """The graph of a dataset's config, with features; a text encoder may read the embeddings of the language model ``llm`` (its config).
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    graph = store.open_graph(DATASETS.build(dataset), TEXT_ENCODERS.build(dataset.text_encoder), *_embeddings(llm))
+    nodes, edges = f"{graph.num_nodes:,}", f"{graph.num_edges:,}"
+    log.info("Graph %s: %s nodes, %s edges, %d classes.", graph.card["name"], nodes, edges, len(graph.class_names))
+    return graph
+
+
+def encode_texts(graph: TextAttributedGraph, text_encoder: Any, llm: Any) -> TextAttributedGraph:
+    """A graph with its own features, or with those that a text encoder makes; both given as configs, as in :func:`open_dataset`."""
+    return store.encode_texts(graph, TEXT_ENCODERS.build(text_encoder), *_embeddings(llm))
+
+
+def _embeddings(llm: Any) -> tuple[EmbeddingSource, Callable[[], str]]:
+    return lambda: load_embeddings(llm), lambda: fingerprint(llm.path, llm.revision or "")
 
 
 def build_model(experiment: Any, task: Task) -> Any:

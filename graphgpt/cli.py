@@ -5,9 +5,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from graphgpt.chat import add_parser as add_chat_parser
 from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, config_groups, user_errors
 from graphgpt.data_cli import add_parser as add_data_parser
 from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.weights_cli import add_parser as add_weights_parser
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,6 +27,16 @@ def main(arguments: list[str] | None = None) -> None:
     join.add_argument("folders", nargs="+", type=Path, help="run folders of evaluate.py shard=1/n, shard=2/n, ...")
     join.add_argument("--out", type=Path, help="folder to make; a dated one beside the first unless given")
     add_data_parser(commands)
+    add_weights_parser(commands)
+    add_chat_parser(commands)
+    push = commands.add_parser("push", help="upload a checkpoint to a model hub")
+    push.add_argument("checkpoint", type=Path, help="run or checkpoint folder")
+    push.add_argument("repository", help="OWNER/NAME")
+    push.add_argument("--private", action="store_true", help="seen by its owner alone, if the repository is made now")
+    pull = commands.add_parser("pull", help="download a checkpoint from a model hub")
+    pull.add_argument("repository", help="OWNER/NAME")
+    pull.add_argument("--out", type=Path, required=True, help="folder to make")
+    pull.add_argument("--revision", help="branch, tag or commit; the newest unless given")
     commands.add_parser("env", help="versions, for a bug report")
     options = parser.parse_args(arguments)
     with user_errors():
@@ -37,8 +49,16 @@ def main(arguments: list[str] | None = None) -> None:
 
             config = check_command_line(ExperimentConfig, "train", options.overrides)
             sys.exit(0 if preflight(config) else 2)
-        elif options.command == "data":
+        elif options.command in ("data", "weights", "chat"):
             options.run(options)
+        elif options.command == "push":
+            from graphgpt import hub
+
+            print(f"Pushed to {hub.push(options.checkpoint, options.repository, private=options.private)}")
+        elif options.command == "pull":
+            from graphgpt import hub
+
+            print(f"Pulled to {hub.pull(options.repository, options.out, revision=options.revision)}")
         elif options.command == "gather":
             from graphgpt.gather import gather
 

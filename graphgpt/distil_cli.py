@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     from graphgpt.assembly import build_task
     from graphgpt.config import ExperimentConfig, check_command_line
     from graphgpt.distil import INTERRUPTED, RecordsFile, call_key, distil, summary
-    from graphgpt.runners.callbacks import progress_bar
+    from graphgpt.runners.progress import progress_bar
     from graphgpt.tasks.chain_of_thought import ChainOfThought
 
     if not _is_url(options.endpoint):

@@ -9,24 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from graphgpt.files import write_text
 from graphgpt.prompts.batch import Batch
-
-
-def progress_bar(console: Console | None = None) -> Progress:
-    """The one look of long work: what, how far, time left, and figures in ``figures``."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-    )
+from graphgpt.runners.progress import progress_bar
 
 
 class TrainingProgress(ProgressBar):

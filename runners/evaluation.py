@@ -29,7 +29,6 @@ from graphgpt.files import write_json, write_text
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.processor import Processor
 from graphgpt.runners.analysis import (
     Answers,
     by_degree,
@@ -44,10 +43,10 @@ from graphgpt.runners.analysis import (
     parse_answer,
     subgraphs_of,
 )
-from graphgpt.runners.callbacks import progress_bar
 from graphgpt.runners.comparison import compared_rows
-from graphgpt.runners.data import chunks, mix
-from graphgpt.runners.lightning import make_processor, quiet_libraries
+from graphgpt.runners.data import mix
+from graphgpt.runners.lightning import quiet_libraries
+from graphgpt.runners.prediction import make_processor, predict
 from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, metric_name, score_table, write_report
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
@@ -217,40 +216,6 @@ def check_leakage(task: Task, config: Any) -> dict[str, Any] | None:
     if found and config.leakage == "error":
         raise DataError("\n".join(f"leakage: {finding['sentence']}" for finding in found))
     return {"checked": len(items), "findings": found}
-
-
-def predict(
-    model: GraphLLM, task: Task, processor: Processor, instructions: Sequence[Instruction], config: Any, description: str
-) -> list[Prediction]:
-    """The model's prediction for every instruction: candidates scored where the task has them, greedy answers where not or asked for."""
-    prompts = [processor.prompt(instruction) for instruction in instructions]
-    candidates = [processor.answer(name) for name in task.candidates or ()]
-    writes = config.generate or not candidates
-    # Prompts of like length together waste no padding; the order of the results is the caller's.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    prefix = model.prefix(prompts) if candidates else None
-    found: dict[int, Prediction] = {}
-    bar = progress_bar()
-    with bar:
-        work = bar.add_task(description, total=len(prompts), figures="")
-        for chunk in chunks(order, config.batch_size):
-            batch = [prompts[i] for i in chunk]
-            scores = model.score(batch, candidates, prefix).tolist() if candidates else [None] * len(batch)
-            texts = model.generate(batch, config.max_new_tokens) if writes else [None] * len(batch)
-            for i, score, text in zip(chunk, scores, texts, strict=True):
-                found[i] = Prediction(
-                    id=instructions[i].id,
-                    prompt_tokens=len(prompts[i].ids),
-                    truth=instructions[i].truth,
-                    scores=score,
-                    expected=instructions[i].messages[-1].content,
-                    text=text,
-                )
-            seconds = max(1e-9, bar.tasks[work].elapsed or 0)
-            bar.update(work, advance=len(batch), figures=f"{len(found) / seconds:.1f} samples/s")
-    if not bar.console.is_terminal:
-        bar.console.print(f"{description}: {len(found)} samples", highlight=False)
-    return [found[i] for i in range(len(prompts))]
 
 
 def write_evaluation(
