@@ -9,10 +9,10 @@ from graphgpt.config import ExperimentConfig, launch, user_errors
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 @user_errors()
 def main(composed: DictConfig) -> None:
-    from graphgpt.assembly import build_model, build_runner, build_task, run_folder
+    from graphgpt.assembly import build_model, build_runner, build_task, command_line, run_folder
     from graphgpt.config import read_composed
 
-    experiment = read_composed(ExperimentConfig, composed)
+    experiment = read_composed(ExperimentConfig, composed, command_line())
     runner = build_runner(experiment)
     task = build_task(experiment)
     model = build_model(experiment, task)

@@ -24,6 +24,9 @@ from graphgpt.task import Split
 
 CONFIG_DIR = Path(__file__).with_name("configs")
 
+#: The value of ``resume`` that looks for the run to go on in.
+AUTO = "auto"
+
 C = TypeVar("C", "ExperimentConfig", "EvaluationConfig")
 
 
@@ -46,7 +49,7 @@ class ExperimentConfig:
     stage1: str | None = None
     """Run or checkpoint folder to start from."""
     resume: str | None = None
-    """Run folder to go on in."""
+    """Run folder to go on in; ``auto`` finds the newest interrupted run with the same settings, or starts anew."""
     plugins: list[str] = Field(default_factory=list)
     """Modules that register more classes."""
 
@@ -172,11 +175,19 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
     return config
 
 
-def read_composed(cls: type[C], composed: DictConfig) -> C:
-    """A typed configuration from what Hydra composed; ``resume`` takes the settings of the run that it names."""
+def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] = ()) -> C:
+    """A typed configuration from what Hydra composed.
+
+    Args:
+        cls: Schema of the root.
+        composed: Hydra's.
+        overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them.
+    """
     data = _plain(composed)
-    if cls is ExperimentConfig and data.get("resume"):
-        data = _resumed(data["resume"])
+    if cls is ExperimentConfig and data.get("resume") == AUTO:
+        data |= {"resume": _interrupted(data)}
+    elif cls is ExperimentConfig and data.get("resume"):
+        data = _resumed(data["resume"], overrides)
     if cls is EvaluationConfig:
         data = _completed(data)
     return read_config(cls, data)
@@ -214,14 +225,41 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in data.items() if key != "hydra"}
 
 
-def _resumed(folder: str) -> dict[str, Any]:
+def _interrupted(data: dict[str, Any]) -> str | None:
+    """The newest run with exactly these settings that was stopped after its first resumable checkpoint and before its end."""
+    wanted = plain_settings(read_config(ExperimentConfig, {**data, "resume": None}))
+    for folder in sorted((Path("runs") / wanted["name"]).glob("*"), reverse=True):
+        if (folder / "checkpoint").exists() or not any((folder / "resume").glob("*.ckpt")):
+            continue
+        with contextlib.suppress(CheckpointError):
+            if read_experiment(folder / "config.yaml") == wanted:
+                return str(folder)
+    return None
+
+
+def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a run that goes on, with single values changed."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml."])
     try:
-        return {**read_experiment(path), "resume": folder}
+        settings = OmegaConf.create(read_experiment(path))
     except CheckpointError as error:
         raise ConfigError([f"resume: {error}"]) from error
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        key = override.key_or_group
+        if key == "resume" or key.startswith("hydra"):
+            continue
+        if _is_group(key) or override.is_delete():
+            raise ConfigError(
+                [f"resume: goes on with the choices of {folder}; drop {override.input_line}. Values such as runner.threads=1 may change."]
+            )
+        OmegaConf.update(settings, key, override.value(), force_add=True)
+    data = OmegaConf.to_container(settings)
+    assert isinstance(data, dict)
+    return {**data, "resume": folder}
 
 
 def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> C:
@@ -277,12 +315,9 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
             except (HydraException, ValueError) as refusal:
                 raise ConfigError([*problems, " ".join(str(refusal).split())]) from refusal
     try:
-        config = read_composed(cls, composed)
+        config = read_composed(cls, composed, overrides)
     except ConfigError as more:
         raise ConfigError([*problems, *more.problems]) from more  # type: ignore[has-type]  # mypy defers this type for ever
-    others = [o.lstrip("+") for o in overrides if not o.lstrip("+").startswith(("resume=", "hydra.", "hydra/"))]
-    if cls is ExperimentConfig and composed.get("resume") and others:
-        problems.append(f"resume: goes on with the settings of {composed.resume}; drop {', '.join(others)}.")
     if problems:
         raise ConfigError(problems)
     return config
@@ -339,6 +374,10 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
                         "run the whole sweep; use runner.devices=1, or start the runs one by one."
                     ]
                 )
+            if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
+                print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
+                others = [override for override in overrides if override != f"resume={AUTO}"]
+                overrides = [f"resume={config.resume}"] if config.resume else others
             sys.argv[1:] = [*flags, *map(addable, overrides)]
         program()
 

@@ -12,13 +12,13 @@ import yaml
 from pydantic import Field
 
 from graphgpt.checkpoints.card import write_card
-from graphgpt.checkpoints.folder import environment, find_checkpoint, load_checkpoint, read_history, save_checkpoint
+from graphgpt.checkpoints.folder import environment, find_checkpoint, load_checkpoint, read_experiment, read_history, save_checkpoint
 from graphgpt.errors import GraphGPTError
 from graphgpt.files import write_json, write_text
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.batch import training_batch
-from graphgpt.prompts.processor import Processor
-from graphgpt.registry import RUNNERS, TEMPLATES
+from graphgpt.registry import RUNNERS
+from graphgpt.runners.prediction import make_processor
 from graphgpt.runners.targets import build_leaf, find_targets, target_problems
 from graphgpt.schema import Accelerator, configclass
 from graphgpt.task import Task
@@ -38,6 +38,24 @@ class LearningRates:
     """Of the adapters."""
     tower: float = Field(default=1e-4, gt=0)
     """Of the tower, where it is trained."""
+
+
+@configclass
+class CheckpointConfig:
+    """What a run keeps on the way to its result."""
+
+    every_n_steps: int = Field(default=50, ge=0)
+    """Steps between resumable checkpoints; 0 has none."""
+    keep: int = Field(default=1, ge=1)
+    """How many resumable checkpoints stay, the newest."""
+    monitor: str | None = None
+    """A validated metric such as ``val/loss``: the state in which it was best becomes the checkpoint ``best`` beside the last."""
+    mode: Literal["min", "max"] = "min"
+    """Which value of it is best."""
+
+
+#: Settings of the runner that may change on resuming without another outcome.
+HARMLESS = {"threads", "workers", "log_every", "checkpoint", "callbacks", "loggers", "val_every", "val_samples", "accelerator"}
 
 
 @RUNNERS.register("lightning")
@@ -82,8 +100,8 @@ class LightningRunner:
         """Steps between validations; 0 has none."""
         val_samples: int = Field(default=64, ge=1)
         """Validation samples, the same ones each time."""
-        save_every: int = Field(default=50, ge=0)
-        """Steps between resumable checkpoints; 0 saves only the result."""
+        checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+        """What is kept on the way."""
         callbacks: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
         """More Lightning callbacks, by any name."""
         loggers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
@@ -106,6 +124,8 @@ class LightningRunner:
                 f"runner.global_batch_size: {config.global_batch_size} is no multiple of runner.micro_batch_size="
                 f"{config.micro_batch_size} x {config.processes} process(es); the nearest is {nearest}."
             )
+        if config.checkpoint.monitor and not config.val_every:
+            found.append(f"runner.checkpoint.monitor: '{config.checkpoint.monitor}' comes of validation; set runner.val_every.")
         return found + [problem for key, node in _leaves(config) for problem in target_problems(node, key)]
 
     def __init__(self, config: Any) -> None:
@@ -135,6 +155,7 @@ class LightningRunner:
         from lightning.pytorch.utilities import rank_zero_only
 
         from graphgpt.runners.callbacks import MetricsFile, TrainingProgress
+        from graphgpt.runners.checkpoint_io import AtomicCheckpointIO
         from graphgpt.runners.module import GraphLLMModule
 
         config = self.config
@@ -146,13 +167,18 @@ class LightningRunner:
         module = GraphLLMModule(model, config, experiment.seed)
         metrics = MetricsFile(folder / "metrics.jsonl")
         callbacks = [TrainingProgress(task.config.name), *(build_leaf(c, "runner.callbacks") for c in config.callbacks.values() if c)]
-        if config.save_every:
+        keep = config.checkpoint
+        if keep.every_n_steps:
             # With a monitor that grows, the newest is the best, and the one before goes only when it is written.
             callbacks.append(
                 ModelCheckpoint(
-                    folder / "resume", "{step}", monitor="step", mode="max", save_top_k=1, every_n_train_steps=config.save_every
+                    folder / "resume", "{step}", monitor="step", mode="max", save_top_k=keep.keep, every_n_train_steps=keep.every_n_steps
                 )
             )
+        best = None
+        if keep.monitor:
+            best = ModelCheckpoint(folder / "best", "{step}", monitor=keep.monitor, mode=keep.mode, save_top_k=1, save_weights_only=True)
+            callbacks.append(best)
         trainer = Trainer(
             accelerator={"cuda": "gpu"}.get(config.accelerator, config.accelerator),
             devices=config.devices,
@@ -169,13 +195,16 @@ class LightningRunner:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            enable_checkpointing=bool(config.save_every),
+            enable_checkpointing=bool(keep.every_n_steps or keep.monitor),
+            plugins=[AtomicCheckpointIO()],
             callbacks=callbacks,
             logger=[metrics, *(build_leaf(item, "runner.loggers", save_dir=str(folder)) for item in config.loggers.values() if item)],
             default_root_dir=folder,
         )
         data = make_data_module(model, task, experiment)
         if trainer.is_global_zero:
+            if resume is not None:
+                warn_of_changes(folder, experiment)
             write_run_files(folder, experiment)
             task.write_split(folder)
         started = time.monotonic()
@@ -191,6 +220,11 @@ class LightningRunner:
             history.append(stage_history(task.config.name, lines, model, config, time.monotonic() - started))
             save_checkpoint(checkpoint, model, experiment, data=task.data, history=history)
             write_card(checkpoint)
+            if best is not None and best.best_model_path:
+                state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+                module.load_state_dict(state)
+                save_checkpoint(folder / "best", model, experiment, data=task.data, history=history)
+                write_card(folder / "best")
         trainer.strategy.barrier()
         rank_zero_only(log.info)("Saved %s", checkpoint)
         return checkpoint
@@ -254,12 +288,6 @@ def make_data_module(model: GraphLLM, task: Task, experiment: Any) -> Any:
     return TaskData()
 
 
-def make_processor(model: GraphLLM) -> Processor:
-    """The processor that fits a model."""
-    template = TEMPLATES.build(model.config.template, model.tokenizer)
-    return Processor(model.tokenizer, template, model.config.max_length)
-
-
 def newest_resumable(folder: Path) -> Path | None:
     """The newest resumable checkpoint of a run folder, None when it was stopped before its first."""
     return max((folder / "resume").glob("*.ckpt"), key=_step_of, default=None)
@@ -268,6 +296,30 @@ def newest_resumable(folder: Path) -> Path | None:
 def _step_of(resumable: Path) -> int:
     """Optimizer steps done, from a name such as ``step=50.ckpt``."""
     return int(resumable.stem.rpartition("=")[2].partition("-")[0])
+
+
+def warn_of_changes(folder: Path, experiment: Any) -> None:
+    """Say which settings differ from those that a resumed run had, where that leads elsewhere."""
+    import dataclasses
+
+    old, new = (_flat(data) for data in (read_experiment(folder / "config.yaml"), dataclasses.asdict(experiment)))
+    for key in sorted(old.keys() | new.keys()):
+        head, _, rest = key.partition(".")
+        if key in ("resume", "name") or (head == "runner" and rest.split(".")[0] in HARMLESS) or old.get(key) == new.get(key):
+            continue
+        log.warning(
+            "resume: %s was %r and is %r now; the run does not end as it would have without the interruption.",
+            key,
+            old.get(key),
+            new.get(key),
+        )
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Values of nested mappings by their keys joined with dots; tuples as lists, for that is what YAML gives back."""
+    if not isinstance(data, dict) or not data:
+        return {prefix.removesuffix("."): list(data) if isinstance(data, tuple) else data}
+    return {key: value for name, node in data.items() for key, value in _flat(node, f"{prefix}{name}.").items()}
 
 
 def write_run_files(folder: Path, experiment: Any) -> None:

@@ -64,7 +64,7 @@ def line(data: Data, task: str, dataset: str, layout: str) -> list[str]:
 
 @pytest.mark.parametrize(("task", "dataset", "layout"), [combination for combination in PROMISED if combination not in REFUSED])
 def test_a_step(data: Data, tmp_path: Path, task: str, dataset: str, layout: str) -> None:
-    short = ["runner.max_steps=1", "runner.global_batch_size=2", "runner.micro_batch_size=2", "runner.save_every=0"]
+    short = ["runner.max_steps=1", "runner.global_batch_size=2", "runner.micro_batch_size=2", "runner.checkpoint.every_n_steps=0"]
     experiment = check_command_line(ExperimentConfig, "train", [*line(data, task, dataset, layout), *short])
     built = build_task(experiment)
     build_runner(experiment).train(build_model(experiment, built), built, experiment, tmp_path)

@@ -258,14 +258,37 @@ def test_folder_that_is_no_checkpoint(good: list[str], tmp_path: Path) -> None:
     assert problems([f"resume={empty}"]) == [f"resume: {empty} is not a run folder: it has no config.yaml."]
 
 
-def test_resume_takes_no_other_settings(good: list[str], tmp_path: Path) -> None:
+def test_resume_takes_single_values_and_no_other_choices(good: list[str], tmp_path: Path) -> None:
     from graphgpt.runners.lightning import write_run_files
 
     write_run_files(tmp_path / "run", check_command_line(ExperimentConfig, "train", [*good, "seed=7"]))
     assert check_command_line(ExperimentConfig, "train", [f"resume={tmp_path}/run"]).seed == 7
-    assert problems([f"resume={tmp_path}/run", "seed=8", "runner.max_steps=9"]) == [
-        f"resume: goes on with the settings of {tmp_path}/run; drop seed=8, runner.max_steps=9."
+    changed = check_command_line(ExperimentConfig, "train", [f"resume={tmp_path}/run", "seed=8", "runner.max_steps=9"])
+    assert (changed.seed, changed.runner.max_steps, changed.resume) == (8, 9, f"{tmp_path}/run")
+    assert problems([f"resume={tmp_path}/run", "model/tower=identity"]) == [
+        f"resume: goes on with the choices of {tmp_path}/run; drop model/tower=identity. Values such as runner.threads=1 may change."
     ]
+    [found] = problems([f"resume={tmp_path}/run", "runner.max_stepz=9"])
+    assert found.startswith("runner.max_stepz: ")
+
+
+def test_resume_auto_finds_the_newest_interrupted_run_of_the_same_settings(
+    good: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphgpt.runners.lightning import write_run_files
+
+    monkeypatch.chdir(tmp_path)
+    config = check_command_line(ExperimentConfig, "train", [*good, "resume=auto"])
+    assert config.resume is None
+    for run, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 0), ("e", 0)):
+        folder = tmp_path / "runs" / config.name / run
+        write_run_files(folder, check_command_line(ExperimentConfig, "train", [*good, f"seed={seed}"]))
+        (folder / "resume").mkdir()
+        if run != "e":  # stopped before it saved anything
+            (folder / "resume" / "step=2.ckpt").touch()
+    (tmp_path / "runs" / config.name / "d" / "checkpoint").mkdir()  # finished
+    assert check_command_line(ExperimentConfig, "train", [*good, "resume=auto"]).resume == f"runs/{config.name}/b"
+    assert check_command_line(ExperimentConfig, "train", [*good, "seed=1", "resume=auto"]).resume == f"runs/{config.name}/c"
 
 
 def test_plugin_that_cannot_be_imported(good: list[str]) -> None:

@@ -108,7 +108,7 @@ def stage1(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_step(overrides: Sequence[str], folder: Path) -> ExperimentConfig:
     """Train for one step of two samples and look at what comes out."""
-    short = ["runner.max_steps=1", "runner.global_batch_size=2", "runner.micro_batch_size=2", "runner.save_every=0"]
+    short = ["runner.max_steps=1", "runner.global_batch_size=2", "runner.micro_batch_size=2", "runner.checkpoint.every_n_steps=0"]
     experiment = check_command_line(ExperimentConfig, "train", [*overrides, *short])
     task = build_task(experiment)
     model = build_model(experiment, task)

@@ -1,6 +1,7 @@
 """Training as a whole: what moves, what is handed over, what an interruption or a second process changes (nothing)."""
 
 import dataclasses
+import errno
 import json
 import math
 import random
@@ -91,10 +92,10 @@ def train(data: list[str], tmp_path: Path) -> Train:
     return train
 
 
-def tensors(run_folder: Path) -> dict[str, Tensor]:
+def tensors(run_folder: Path, checkpoint: str = "checkpoint") -> dict[str, Tensor]:
     """Everything that a run's checkpoint holds."""
     found = {}
-    for path in sorted((run_folder / "checkpoint").rglob("*.safetensors")):
+    for path in sorted((run_folder / checkpoint).rglob("*.safetensors")):
         found.update({f"{path.stem}.{name}": tensor for name, tensor in load_file(path).items()})
     assert found
     return found
@@ -150,7 +151,7 @@ def test_run_folder(train: Train) -> None:
 
 
 def test_without_resumable_checkpoints_there_are_none(train: Train) -> None:
-    assert list(train("runner.save_every=0").folder.rglob("*.ckpt")) == []
+    assert list(train("runner.checkpoint.every_n_steps=0").folder.rglob("*.ckpt")) == []
 
 
 def test_metrics_hold_the_schedule(train: Train) -> None:
@@ -261,7 +262,7 @@ def test_killed_and_resumed_is_as_if_never_stopped(data: list[str], tmp_path: Pa
         f"runner.max_steps={steps}",
         "runner.global_batch_size=4",
         "runner.micro_batch_size=2",
-        "runner.save_every=2",
+        "runner.checkpoint.every_n_steps=2",
     ]
     whole = run(tmp_path / "whole", overrides)
 
@@ -309,7 +310,7 @@ def test_starting_anew_forgets_the_old_metrics(train: Train, torn: str) -> None:
 
 
 def test_resuming_forgets_a_torn_line(train: Train) -> None:
-    done = train(*STAGE2, "runner.save_every=2")
+    done = train(*STAGE2, "runner.checkpoint.every_n_steps=2")
     expected = done.lines
     with (done.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "train/lo')
@@ -319,12 +320,58 @@ def test_resuming_forgets_a_torn_line(train: Train) -> None:
 
 
 def test_only_the_newest_resumable_checkpoint_is_kept(train: Train) -> None:
-    done = train("runner.max_steps=5", "runner.save_every=2")
+    done = train("runner.max_steps=5", "runner.checkpoint.every_n_steps=2")
     assert [path.name for path in (done.folder / "resume").iterdir()] == ["step=4.ckpt"]
 
 
+def test_as_many_resumable_checkpoints_as_asked_for(train: Train) -> None:
+    done = train("runner.max_steps=5", "runner.checkpoint={every_n_steps: 1, keep: 2}")
+    assert {path.name for path in (done.folder / "resume").iterdir()} == {"step=4.ckpt", "step=5.ckpt"}
+
+
+def test_the_best_state_is_kept_beside_the_last(train: Train) -> None:
+    """With a learning rate that spoils the model, the best is an early one."""
+    wild = ["runner.lr={projector: 1.0, tokens: 1.0, lora: 1.0}", "runner.max_steps=6", "runner.schedule=constant"]
+    done = train(*wild, "runner.val_every=1", "runner.val_samples=4", "runner.checkpoint={every_n_steps: 0, monitor: val/loss}")
+    losses = {line["step"] + 1: line["val/loss"] for line in MetricsFile.read(done.folder / "metrics.jsonl") if "val/loss" in line}
+    best = min(losses, key=losses.__getitem__)
+    assert (done.folder / "best" / "manifest.json").is_file() and (done.folder / "checkpoint" / "manifest.json").is_file()
+    assert not list((done.folder / "best").glob("*.ckpt"))
+    last, kept = tensors(done.folder), tensors(done.folder, "best")
+    assert last.keys() == kept.keys()
+    assert all(torch.equal(last[name], kept[name]) for name in last) == (best == 6)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphgpt.runners import checkpoint_io
+
+    save = torch.save
+
+    def full(checkpoint: Any, file: Any) -> None:
+        save(checkpoint, file)
+        if checkpoint["global_step"] == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_io.torch, "save", full)
+    with pytest.raises(CheckpointError) as caught:
+        train("runner.max_steps=5", "runner.checkpoint.every_n_steps=2")
+    message = str(caught.value)
+    assert message.endswith("step=4.ckpt could not be written (No space left on device); step=2.ckpt is intact and can be resumed.")
+    folder = Path(message.split(" could not")[0]).parent
+    assert [path.name for path in folder.iterdir()] == ["step=2.ckpt"]
+
+
+def test_settings_that_lead_elsewhere_are_named_on_resuming(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    done = train(*STAGE2, "runner.checkpoint.every_n_steps=2", "runner.log_every=1")
+    with caplog.at_level("WARNING"):
+        run(done.folder, [f"resume={done.folder}", "runner.clip=0.5", "runner.log_every=2", "seed=5"])
+    found = [record.message for record in caplog.records if record.message.startswith("resume: ")]
+    rest = "the run does not end as it would have without the interruption."
+    assert found == [f"resume: runner.clip was 1.0 and is 0.5 now; {rest}", f"resume: seed was 0 and is 5 now; {rest}"]
+
+
 def test_a_resumable_checkpoint_holds_what_trains_and_loads_as_data(train: Train) -> None:
-    done = train(*STAGE2, "runner.save_every=3")
+    done = train(*STAGE2, "runner.checkpoint.every_n_steps=3")
     path = newest_resumable(done.folder)
     assert path is not None
     content = torch.load(path, weights_only=True)
@@ -337,13 +384,13 @@ def test_a_resumable_checkpoint_holds_what_trains_and_loads_as_data(train: Train
 def test_resuming_keeps_the_tower_of_stage1(train: Train) -> None:
     tower = "model/tower=graph_transformer"
     stage1 = train("experiment=stage1", tower, "seed=1")
-    stage2 = train("experiment=stage2/node_classification", tower, f"stage1={stage1.folder}", "seed=2", "runner.save_every=2")
+    stage2 = train("experiment=stage2/node_classification", tower, f"stage1={stage1.folder}", "seed=2", "runner.checkpoint.every_n_steps=2")
     expected = tensors(stage2.folder)
     assert_same(tensors(resumed(stage2.folder).folder), expected)
 
 
 def test_resuming_with_another_model_is_refused(train: Train) -> None:
-    done = train(*STAGE2, "runner.save_every=2")
+    done = train(*STAGE2, "runner.checkpoint.every_n_steps=2")
     path = done.folder / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["model"]["lora"] = {"rank": 0}
@@ -363,7 +410,7 @@ def test_a_second_process_may_resume_too(train: Train) -> None:
 
 
 def test_two_processes_train_what_one_does(data: list[str], tmp_path: Path) -> None:
-    steps = [*data, *STAGE2, "runner.max_steps=3", "runner.global_batch_size=8", "runner.save_every=0"]
+    steps = [*data, *STAGE2, "runner.max_steps=3", "runner.global_batch_size=8", "runner.checkpoint.every_n_steps=0"]
     alone = run(tmp_path / "alone", [*steps, "runner.micro_batch_size=4"])
     two = ["runner.strategy=ddp", "runner.devices=2", "runner.micro_batch_size=2"]
     finish(tmp_path, *steps, *two, f"hydra.run.dir={tmp_path / 'two'}")
