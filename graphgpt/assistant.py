@@ -29,7 +29,7 @@ from graphgpt.graphs.tables import hint
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.streaming import write_answer
 from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
-from graphgpt.prompts.processor import END, PATCH, START, Example, Modality
+from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example, Modality
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
 from graphgpt.runners.prediction import make_processor, predict
@@ -315,7 +315,7 @@ class GraphAssistant:
                 if token == START:
                     shown += self._decode(text)
                     text, patches = [], 0
-                elif token == PATCH:
+                elif token in (PATCH, BLANK):
                     patches += 1
                 elif token == END:
                     shown += f"<graph: {patches} tokens>"
@@ -455,15 +455,13 @@ class Conversation:
                 raise DataError(f"{error} A new conversation begins short." if self.messages else str(error)) from error
 
     def _remembered(self, message: Message, pieces: Iterator[str]) -> Answer:
-        heard, whole = "", False
-        try:
-            for piece in pieces:
-                heard += piece
-                yield piece
-            whole = True
-        finally:
-            if heard or whole:
-                self.messages += [message, Message("assistant", _disarmed(heard))]
+        """Passes the pieces on; what was heard so far is in the history at any time, so that a stream may be left open."""
+        before, heard = [*self.messages], ""
+        for piece in pieces:
+            heard += piece
+            self.messages = [*before, message, Message("assistant", _disarmed(heard))]
+            yield piece
+        self.messages = [*before, message, Message("assistant", _disarmed(heard))]
 
 
 def _open(

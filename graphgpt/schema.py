@@ -25,7 +25,7 @@ def configclass(cls: type[T]) -> type[T]:
 
     The string under a field documents it; ``Literal`` and ``Field(gt=0)`` constrain it.
     """
-    config = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+    config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
     return cast(type[T], dataclass(kw_only=True, frozen=True, config=config)(cls))
 
 

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     bring.add_argument("--llm", help="language model: a shipped config's name, a folder or a hub id (default: GraphGPT's, Vicuna 7B)")
     bring.add_argument("--tower", help="where the source has none: a released or imported tower, or one without weights such as identity")
     bring.add_argument("--base", metavar="FOLDER", type=Path, help="also write a full model's language model as a plain folder")
-    bring.add_argument("--compat", action="store_true", help="edges in the released direction, the original's system message")
+    bring.add_argument("--compat", action="store_true", help="do as the original: see docs/weights.md")
     bring.set_defaults(run=run_import)
 
     export = weights.add_parser("export", help="a checkpoint in the original's layouts, or merged into a plain language model")

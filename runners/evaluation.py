@@ -118,6 +118,7 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
     for step in passes(task, config):
         items = draw(task, config, step.seed).tolist()
         instructions = questions(task, config, step, items)
+        torch.manual_seed(step.seed)  # nothing draws, but for a tower that keeps its dropout for compatibility
         with _without_adapters(model) if step.variant == "llm" else contextlib.nullcontext():
             found = predict(model, task, processor, instructions, config, step.name)
         if step == main_pass(config) and task.candidates and not config.generate:

@@ -5,7 +5,7 @@ from typing import Any
 
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.processor import Processor
+from graphgpt.prompts.processor import Modality, Processor
 from graphgpt.registry import TEMPLATES
 from graphgpt.runners.data import chunks
 from graphgpt.runners.progress import progress_bar
@@ -15,7 +15,8 @@ from graphgpt.task import Prediction, Task
 def make_processor(model: GraphLLM) -> Processor:
     """The processor that fits a model."""
     template = TEMPLATES.build(model.config.template, model.tokenizer)
-    return Processor(model.tokenizer, template, model.config.max_length)
+    modality = Modality(last_only=model.config.compat.last_input_only)
+    return Processor(model.tokenizer, template, model.config.max_length, modality)
 
 
 def predict(

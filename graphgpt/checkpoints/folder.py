@@ -128,8 +128,9 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
         problems.append(
             f"stage1: {path} was made for the language model '{made_for['llm']['path']}', not for model.llm.path={model.llm.path}."
         )
-    for part, ignored in (("tower", {"train", "dropout", "weights"}), ("projector", {"dropout"}), ("template", set())):
-        theirs, ours = made_for[part], dataclasses.asdict(getattr(model, part))
+    free = {"tower": {"train", "dropout", "weights"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
+    for part, ignored in free.items():
+        theirs, ours = made_for.get(part, {}), dataclasses.asdict(getattr(model, part))
         problems += [
             f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
             for name, value in ours.items()

@@ -32,6 +32,16 @@ class Prefix:
     cache: Any
 
 
+@configclass
+class CompatConfig:
+    """What the original GraphGPT does without meaning to: on only to reproduce its numbers, off wherever they shall be good."""
+
+    last_input_only: bool = False
+    """Of several inputs in a prompt, such as both graphs of a link prediction, only the last is read."""
+    tower_dropout: bool = False
+    """The tower's dropout is never off, neither where it is frozen nor in evaluation."""
+
+
 @MODELS.register("graph_llm")
 class GraphLLM(nn.Module):
     """Any causal language model that reads inputs of another modality through projected tower states.
@@ -59,6 +69,8 @@ class GraphLLM(nn.Module):
         """Conversation form."""
         max_length: int = Field(default=2048, ge=8)
         """Longest sequence in tokens; a longer sample is refused, never cut."""
+        compat: CompatConfig = CompatConfig()
+        """Faults of the original, for comparison."""
 
     @staticmethod
     def problems(config: Any) -> list[str]:
@@ -76,7 +88,7 @@ class GraphLLM(nn.Module):
         if config.tower.weights is not None:
             load_tower(self.tower, config.tower.weights)
         self.projector: Projector = PROJECTORS.build(config.projector, self.tower.output_dim, embeddings.shape[1], rms)
-        self.modality_tokens = ModalityTokens(embeddings.shape[1], rms)
+        self.modality_tokens = ModalityTokens(embeddings.shape[1], rms, blank=config.compat.last_input_only)
         self.llm_fingerprint = llm_fingerprint(llm)
         self.llm = add_lora(llm, config.lora)
 
@@ -85,7 +97,7 @@ class GraphLLM(nn.Module):
         super().train(mode)
         self.llm.eval()
         train_adapters(self.llm, mode)
-        self.tower.train(mode and self.config.tower.train)
+        self.tower.train(self.config.compat.tower_dropout or (mode and self.config.tower.train))
         return self
 
     @property

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from graphgpt.prompts.processor import END, START
+from graphgpt.prompts.processor import BLANK, END, START
 
 
 class ModalityTokens(nn.Module):
@@ -15,19 +15,23 @@ class ModalityTokens(nn.Module):
     Args:
         dim: Hidden size of the language model.
         rms: Root mean square of its token embeddings, which the rows start with.
+        blank: Whether there is a row for ``BLANK``, which is not trained: the original leaves its ``<g_patch>`` as it was drawn.
     """
 
     NAMES = ("start", "end")
+    blank: Tensor | None
 
-    def __init__(self, dim: int, rms: float) -> None:
+    def __init__(self, dim: int, rms: float, blank: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(len(self.NAMES), dim) * rms)
+        self.register_buffer("blank", torch.randn(1, dim) * rms if blank else None)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Rows for ``START`` and ``END`` ids, shape ``[k]`` to ``[k, dim]``."""
-        return self.weight[(ids == END).long()]
+        """Rows for ids that :meth:`holds` finds, shape ``[k]`` to ``[k, dim]``."""
+        rows = self.weight[(ids == END).long()]
+        return rows if self.blank is None else torch.where((ids == BLANK)[:, None], self.blank, rows)
 
     @staticmethod
     def holds(ids: Tensor) -> Tensor:
         """Where ``ids`` are tokens of this table, bool, shape of ``ids``."""
-        return (ids == START) | (ids == END)
+        return (ids == START) | (ids == END) | (ids == BLANK)

@@ -13,7 +13,7 @@ from graphgpt.prompts.template import Piece, Template
 IGNORE = -100
 
 # Modality tokens are ids below zero: they cannot clash with any vocabulary, and the language model's stays as it is.
-PATCH, START, END = -1, -2, -3
+PATCH, START, END, BLANK = -1, -2, -3, -4
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,11 @@ class Modality:
 
     Args:
         placeholder: Stands in a message where an input goes.
+        last_only: Of several inputs, only the last is read; the others leave ``BLANK`` where their tokens would be.
     """
 
     placeholder: str = "<graph>"
+    last_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Example:
 
     Args:
         id: The instruction's.
-        ids: Token ids; ``PATCH`` where a tower's token goes, ``START`` and ``END`` around each input.
+        ids: Token ids; ``PATCH`` where a tower's token goes (``BLANK`` where none shall), ``START`` and ``END`` around each input.
         labels: As long as ``ids``: the id where supervised, else ``IGNORE``.
         inputs: In the order of their patches.
     """
@@ -103,13 +105,14 @@ class Processor:
             )
         ids: list[int] = []
         labels: list[int] = []
-        upcoming = iter(inputs)
+        read = inputs[-1:] if self.modality.last_only else inputs
+        upcoming = zip(inputs, [BLANK] * (len(inputs) - len(read)) + [PATCH] * len(read), strict=True)
         for piece in self._merge(pieces):
             for i, text in enumerate(piece.text.split(placeholder)):
                 if i > 0:
-                    tokens = next(upcoming).num_tokens
-                    ids += [START, *[PATCH] * tokens, END]
-                    labels += [IGNORE] * (tokens + 2)
+                    item, token = next(upcoming)
+                    ids += [START, *[token] * item.num_tokens, END]
+                    labels += [IGNORE] * (item.num_tokens + 2)
                 new = self._encode(replace(piece, text=text))
                 ids += new
                 labels += new if piece.supervised else [IGNORE] * len(new)
@@ -118,7 +121,7 @@ class Processor:
                 f"Sample '{instruction.id}' has {len(ids)} tokens, more than model.max_length={self.max_length}; "
                 "raise it, or lower task.max_chars or dataset.sampler.fanout."
             )
-        return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=inputs)
+        return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=read)
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Join neighbouring prompt pieces, so that tokens form across them as they do in the whole text.

@@ -1,5 +1,6 @@
 """``graphgpt weights import``: what GraphGPT's own programs wrote becomes a checkpoint folder, or a folder of tower weights."""
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
@@ -78,7 +79,8 @@ def import_weights(
         llm: Language model: name of a shipped config, local folder or hub id; GraphGPT's unless given.
         tower: Where a source without a tower takes it from: a released tower, an imported one, or a tower's config name.
         base: Folder to write the language model of a full model to.
-        compat: Do as the original does: edges in the released direction, its evaluation's system message.
+        compat: Do as the original does: edges in the released direction, its evaluation's system message, only the last of
+            several graphs read, and the tower's dropout never off.
         overrides: Settings of the checkpoint's experiment, as for ``train.py``.
         shard: Bytes per file of ``base``.
         say: Is told what was found and made.
@@ -112,26 +114,35 @@ def import_weights(
                 f"{source.path}: its projector reads {width} numbers per node; the tower gives {chosen.config['output_dim']}."
             )
         parts["tower"] = chosen.state
+    if experiment.model.compat.last_input_only:
+        if RELEASED_ROWS not in parts:
+            raise GraphGPTError(
+                f"{source.path} has no row of <g_patch>, which the original puts where it drops a graph; "
+                "leave --compat out, and set what else you want of it with --set."
+            )
+        parts["modality_tokens"]["blank"] = parts[RELEASED_ROWS]["patch"]
     own = Base(source, layout.base, vocabulary, shard) if layout.base else None
     facts = _llm_facts(source, layout, experiment.model.llm, own, parts, vocabulary, card, base is not None)
-    if base is not None:
-        if own is None:
-            raise GraphGPTError(f"{source.path} holds no language model: --base has no use here.")
-        plain = plain_config(card if card is not None else load_config(experiment.model.llm).to_dict(), facts["vocabulary"])
-        with atomic_folder(base) as tmp:
-            write_base(tmp, own, plain, source.folder)
-        say(f"Wrote {base}, the language model as a plain folder.")
+    if base is not None and own is None:
+        raise GraphGPTError(f"{source.path} holds no language model: --base has no use here.")
     features = chosen.input_dim if isinstance(chosen, TowerWeights) else None
-    write_checkpoint(
-        out,
-        parts,
-        experiment,
-        llm=facts,
-        data={"name": "released", "fingerprint": None, "features": features},
-        history=[],
-        facts={"imported": origin},
-    )
+    # Both or neither: the checkpoint is written before the language model's folder takes its name.
+    with atomic_folder(base) if base is not None else contextlib.nullcontext() as tmp:
+        if tmp is not None and own is not None:
+            plain = plain_config(card if card is not None else load_config(experiment.model.llm).to_dict(), facts["vocabulary"])
+            write_base(tmp, own, plain, source.folder)
+        write_checkpoint(
+            out,
+            parts,
+            experiment,
+            llm=facts,
+            data={"name": "released", "fingerprint": None, "features": features},
+            history=[],
+            facts={"imported": origin},
+        )
     write_card(out)
+    if base is not None:
+        say(f"Wrote {base}, the language model as a plain folder.")
     if facts["fingerprint"] is None:
         say(f"The language model {experiment.model.llm.path} is not on this machine: whether it is the right one will not be checked.")
     say(f"Wrote {out}. Look at it: graphgpt weights show {out}")
@@ -277,10 +288,10 @@ def _experiment(
         given = [f"model/llm={llm}"] if shipped else [*given, f"model.llm.path={folder.absolute() if folder.is_dir() else llm}"]
     if isinstance(tower, TowerWeights):
         given += ["model/tower=graph_transformer", *_as_overrides(tower.config).split()]
-        given += ["model.tower.edge_direction=as_released"] if compat else []
+        given += ["model.tower.edge_direction=as_released", "model.compat.tower_dropout=true"] if compat else []
     else:
         given += [f"model/tower={tower}"]
-    given += [f"model.template.system='{GRAPHCHAT}'"] if compat else []
+    given += [f"model.template.system='{GRAPHCHAT}'", "model.compat.last_input_only=true"] if compat else []
     experiment = check_command_line(ExperimentConfig, "train", [*DEFAULTS, *given, *overrides])
     if base is None:
         return experiment

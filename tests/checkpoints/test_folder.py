@@ -147,6 +147,16 @@ def test_what_the_folder_holds(saved: Callable[..., Path]) -> None:
     assert folder.stat().st_mode & 0o777 == 0o755
 
 
+def test_stage1_of_a_large_model_is_small(build: Build, tmp_path: Path) -> None:
+    """At the sizes of GraphGPT's (128 features, hidden size 4096), of which the number of layers changes nothing here."""
+    wide = [f"model.llm.config_overrides.{name}" for name in ("hidden_size=4096", "num_hidden_layers=0", "intermediate_size=64")]
+    experiment, _ = build("model/tower=graph_transformer", *wide)
+    model = MODELS.build(experiment.model, input_dim=128)
+    save_checkpoint(tmp_path / "checkpoint", model, experiment, data={}, history=[])
+    size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
+    assert (model.projector.linear.weight.shape, size < 5e6) == ((4096, 128), True)
+
+
 def test_the_language_model_is_not_in_it(saved: Callable[..., Path]) -> None:
     folder = saved()
     tensors = [name for path in folder.rglob("*.safetensors") for name in load_file(path)]
@@ -341,6 +351,13 @@ def test_hand_over_to_another_tower_and_projector(base: list[str], saved: Callab
     found = hand_over(base, f"stage1={path}", "model/tower=identity", "model/projector=mlp")
     assert f"stage1: {path} has tower.name='sgc', but model.tower.name='identity'." in found
     assert f"stage1: {path} has projector.name='linear', but model.projector.name='mlp'." in found
+
+
+def test_hand_over_to_a_model_that_reads_other_tokens(base: list[str], saved: Callable[..., Path]) -> None:
+    path = saved()
+    assert hand_over(base, f"stage1={path}", "model.compat.last_input_only=true") == [
+        f"stage1: {path} has compat.last_input_only=False, but model.compat.last_input_only=True."
+    ]
 
 
 def test_hand_over_that_would_drop_adapters(base: list[str], saved: Callable[..., Path]) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from graphgpt.errors import GraphGPTError, nearest
 from graphgpt.registry import Registry
@@ -95,12 +95,6 @@ def test_a_config_does_not_change() -> None:
 def test_a_config_survives_the_way_through_plain_data() -> None:
     drawing = read(title="a", second_pen={"colour": "blue"}, shape={"name": "circle", "radius": 4})
     assert read(**dataclasses.asdict(drawing)) == drawing
-
-
-def test_the_string_below_a_field_describes_it() -> None:
-    schema = TypeAdapter(Pen).json_schema()
-    assert schema["description"] == "What draws."
-    assert schema["properties"]["width"]["description"] == "In millimetres."
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The model: loss, scoring and generation against plain recomputations, and what training may move."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from graphgpt.models.llm import LLMConfig, llm_fingerprint, load_llm
 from graphgpt.models.tower import Tower, TowerConfig
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.prompts.processor import IGNORE, PATCH, Example, Modality
+from graphgpt.prompts.processor import BLANK, IGNORE, PATCH, Example, Modality
 from graphgpt.registry import PROJECTORS, TOWERS
 from graphgpt.schema import configclass
 from graphgpt.task import Task
@@ -328,6 +328,37 @@ def test_embed_puts_states_where_the_patches_are(tiny_model: MakeModel, samples:
     torch.testing.assert_close(embedded[ids == PATCH], model.projector(states))
     torch.testing.assert_close(embedded[ids >= 0], model.llm.get_input_embeddings()(ids[ids >= 0]))
     torch.testing.assert_close(embedded[(ids < 0) & (ids != PATCH)], model.modality_tokens.weight)
+
+
+# What the original does, for comparison.
+
+
+def test_with_the_last_input_only_the_first_graph_changes_nothing(
+    tiny_model: MakeModel, graph: TextAttributedGraph, make_task: MakeTask
+) -> None:
+    task = make_task("link_prediction", graph)
+    asked = task.instruction(int(task.items("test")[0]), seed=0, training=False)
+    other = replace(asked, inputs=(replace(asked.inputs[0], x=asked.inputs[0].x + 1), asked.inputs[1]))
+    candidates = [(1, 2), (1, 3)]
+    for last_only in (False, True):
+        model = livelier(tiny_model(compat={"last_input_only": last_only}))
+        processor = make_processor(model, modality=Modality(last_only=last_only))
+        scores = [model.score([processor.prompt(question)], candidates) for question in (asked, other)]
+        assert torch.equal(*scores) == last_only
+    example = processor(asked)
+    ids = torch.tensor(example.ids)
+    embedded = model.embed(ids, model.tower.collate(example.inputs))
+    assert (ids == BLANK).sum() == asked.inputs[0].num_tokens
+    torch.testing.assert_close(embedded[ids == BLANK], model.modality_tokens.blank.expand(int((ids == BLANK).sum()), -1))
+    assert "modality_tokens.blank" not in model.trainable_state()
+
+
+def test_with_its_dropout_kept_a_frozen_tower_draws_in_evaluation_too(tiny_model: MakeModel, samples: dict[str, list[Instruction]]) -> None:
+    for keeps in (False, True):
+        model = tiny_model(tower=FROZEN_TOWER, compat={"tower_dropout": keeps}).eval()
+        inputs = model.tower.collate(examples(model, samples["graph"])[0].inputs)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            assert torch.equal(model.tower(inputs), model.tower(inputs)) != keeps
 
 
 def test_fingerprint_is_that_of_the_weights_whatever_their_dtype(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from graphgpt.errors import DataError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.llm import LLMConfig, load_tokenizer
 from graphgpt.prompts.instruction import Instruction, Message, Role
-from graphgpt.prompts.processor import END, IGNORE, PATCH, START, Example, Modality, Processor
+from graphgpt.prompts.processor import BLANK, END, IGNORE, PATCH, START, Example, Modality, Processor
 from graphgpt.registry import TEMPLATES
 from graphgpt.task import Task
 
@@ -100,6 +100,16 @@ def test_two_graphs_in_one_prompt() -> None:
     example = processor()(instruction("First <graph> second <graph>", "Linked", sizes=[1, 4]))
     assert blocks_of(example) == [[START, PATCH, END], [START, PATCH, PATCH, PATCH, PATCH, END]]
     assert text_of(example).startswith("<|im_start|>user\nFirst  second ")
+
+
+def test_the_original_reads_only_the_last_of_several_graphs() -> None:
+    asked = instruction("First <graph> second <graph>", "Linked", sizes=[2, 3])
+    example = processor(modality=Modality(last_only=True))(asked)
+    assert blocks_of(example) == [[START, BLANK, BLANK, END], [START, PATCH, PATCH, PATCH, END]]
+    assert example.inputs == (Stub(3),)
+    assert len(example.ids) == len(processor()(asked).ids)
+    alone = instruction("First <graph>", "Linked", sizes=[2])
+    assert processor(modality=Modality(last_only=True))(alone) == processor()(alone)
 
 
 def test_adjacent_placeholders() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -109,7 +110,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance
 
 def start(cwd: Path, *overrides: str) -> "subprocess.Popen[str]":
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
 def finish(cwd: Path, *overrides: str) -> str:
@@ -121,6 +122,16 @@ def finish(cwd: Path, *overrides: str) -> str:
         process.kill()
     assert process.returncode == 0, output
     return output
+
+
+def kill(process: "subprocess.Popen[str]", folder: Path, when: int) -> None:
+    """Kill train.py, and with it the processes that it started, when so many steps are logged."""
+    waited = time.monotonic()
+    while len(MetricsFile.read(folder / "metrics.jsonl")) < when and process.poll() is None and time.monotonic() - waited < WAIT:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == -signal.SIGKILL, output
 
 
 # What a run leaves behind.
@@ -267,13 +278,7 @@ def test_killed_and_resumed_is_as_if_never_stopped(data: list[str], tmp_path: Pa
     whole = run(tmp_path / "whole", overrides)
 
     killed = tmp_path / "killed"
-    process = start(tmp_path, *overrides, f"hydra.run.dir={killed}")
-    waited = time.monotonic()
-    while len(MetricsFile.read(killed / "metrics.jsonl")) < last and process.poll() is None and time.monotonic() - waited < WAIT:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == -signal.SIGKILL, output
+    kill(start(tmp_path, *overrides, f"hydra.run.dir={killed}"), killed, when=last)
     assert not (killed / "checkpoint").exists()
     assert newest_resumable(killed) is not None
     before = MetricsFile.read(killed / "metrics.jsonl")
@@ -409,14 +414,17 @@ def test_a_second_process_may_resume_too(train: Train) -> None:
 # Several processes.
 
 
-def test_two_processes_train_what_one_does(data: list[str], tmp_path: Path) -> None:
-    steps = [*data, *STAGE2, "runner.max_steps=3", "runner.global_batch_size=8", "runner.checkpoint.every_n_steps=0"]
+def test_two_processes_killed_and_resumed_train_what_one_does(data: list[str], tmp_path: Path) -> None:
+    steps = [*data, *STAGE2, "runner.max_steps=8", "runner.global_batch_size=8", "runner.checkpoint.every_n_steps=2"]
     alone = run(tmp_path / "alone", [*steps, "runner.micro_batch_size=4"])
     two = ["runner.strategy=ddp", "runner.devices=2", "runner.micro_batch_size=2"]
-    finish(tmp_path, *steps, *two, f"hydra.run.dir={tmp_path / 'two'}")
-    assert_same(tensors(tmp_path / "two"), tensors(alone.folder), tolerance=1e-5)
-    lines = MetricsFile.read(tmp_path / "two" / "metrics.jsonl")
-    assert [line["step"] for line in lines] == [0, 1, 2]
+    killed = tmp_path / "killed"
+    kill(start(tmp_path, *steps, *two, f"hydra.run.dir={killed}"), killed, when=4)
+    assert newest_resumable(killed) is not None and not (killed / "checkpoint").exists()
+    finish(tmp_path, f"resume={killed}")
+    assert_same(tensors(killed), tensors(alone.folder), tolerance=1e-5)
+    lines = MetricsFile.read(killed / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(8))
     assert [line["train/loss"] for line in lines] == pytest.approx([line["train/loss"] for line in alone.lines], rel=1e-5)
 
 

@@ -1,6 +1,7 @@
 """What GraphGPT's programs wrote comes in: recognised, exact, and refused where something is wrong."""
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -269,6 +270,30 @@ def test_compat_does_as_the_original(tmp_path: Path) -> None:
         "You are GraphGPT, a large language and graph-structral assistant trained by HKUDS Lab.You are"
     )
     assert compat.template.system.endswith("using natural language.Follow the instructions carefully and explain your answers in detail.")
+    assert (plain.compat.last_input_only, plain.compat.tower_dropout) == (False, False)
+    assert (compat.compat.last_input_only, compat.compat.tower_dropout) == (True, True)
+    model = checked(tmp_path / "compat")
+    assert torch.equal(model.modality_tokens.blank, sources.full_tensors()["model.embed_tokens.weight"][-3:-2])
+    assert model.eval().tower.training
+
+
+def test_compat_needs_the_row_that_the_original_leaves(tmp_path: Path) -> None:
+    torch.save(PROJECTORS["extractor, two rows"](), tmp_path / "source.bin")
+    arguments: dict[str, Any] = {"llm": "tiny_random", "tower": "identity", "say": quiet}
+    with pytest.raises(GraphGPTError, match=r"source\.bin has no row of <g_patch>, which the original puts where it drops a graph; leave"):
+        import_weights(tmp_path / "source.bin", tmp_path / "out", compat=True, **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_model_does_not_stay_without_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **others: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("graphgpt.weights.importing.write_checkpoint", full)
+    source = sources.write_full(tmp_path / "source", "bin")
+    with pytest.raises(OSError, match="No space left"):
+        import_weights(source, tmp_path / "out", base=tmp_path / "base", say=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 @pytest.mark.parametrize(
