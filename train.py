@@ -1,22 +1,22 @@
 """Train a graph language model: ``python train.py experiment=stage1 [key=value ...]``."""
 
-import hydra
-from omegaconf import DictConfig
+from pathlib import Path
 
-from graphgpt.config import ExperimentConfig, launch, user_errors
+import hydra
+
+from graphgpt.config import ExperimentConfig
+from graphgpt.launch import launch, run
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-@user_errors()
-def main(composed: DictConfig) -> None:
-    from graphgpt.assembly import build_model, build_runner, build_task, command_line, run_folder
-    from graphgpt.config import read_composed
+@run(ExperimentConfig)
+def main(experiment: ExperimentConfig, folder: Path) -> None:
+    from graphgpt.assembly import build_model, build_runner, build_task
 
-    experiment = read_composed(ExperimentConfig, composed, command_line())
     runner = build_runner(experiment)
     task = build_task(experiment)
     model = build_model(experiment, task)
-    runner.train(model, task, experiment, run_folder())
+    runner.train(model, task, experiment, folder)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main() -> None:
             *write_graph(folder),
             *("task=node_classification", "model/llm=tiny_random", "model/lora=default", "model.lora.dropout=0.1"),
             *("runner.threads=1", "runner.accelerator=cpu", "runner.global_batch_size=2", "runner.micro_batch_size=2"),
-            *(f"runner.max_steps={options.steps}", "runner.checkpoint.every_n_steps=1", "runner.loggers.tensorboard=null"),
+            *(f"runner.max_steps={options.steps}", "runner.checkpoint.every_n_steps=1", "logger=none"),
         ]
         whole, killed = folder / "whole", folder / "killed"
         subprocess.run([sys.executable, TRAIN, *overrides, f"hydra.run.dir={whole}"], check=True, capture_output=True, cwd=folder)

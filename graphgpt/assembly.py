@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from graphgpt.compatibility import machine_problems
+from graphgpt.errors import ConfigError
 from graphgpt.files import fingerprint
 from graphgpt.graphs import store
 from graphgpt.graphs.graph import TextAttributedGraph
@@ -58,7 +60,13 @@ def build_model(experiment: Any, task: Task) -> Any:
 
 
 def build_runner(experiment: Any) -> Any:
-    """The experiment's runner."""
+    """The experiment's runner.
+
+    Raises:
+        ConfigError: the experiment cannot be run on this machine.
+    """
+    if problems := machine_problems(experiment.model, experiment.runner):
+        raise ConfigError(problems)
     return RUNNERS.build(experiment.runner)
 
 

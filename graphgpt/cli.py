@@ -9,6 +9,8 @@ from graphgpt.chat import add_parser as add_chat_parser
 from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, config_groups, user_errors
 from graphgpt.data_cli import add_parser as add_data_parser
 from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.runs_cli import add_parser as add_runs_parser
+from graphgpt.sweep_cli import add_parser as add_sweep_parser
 from graphgpt.weights_cli import add_parser as add_weights_parser
 
 
@@ -29,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     add_data_parser(commands)
     add_weights_parser(commands)
     add_chat_parser(commands)
+    add_runs_parser(commands)
+    add_sweep_parser(commands)
     push = commands.add_parser("push", help="upload a checkpoint to a model hub")
     push.add_argument("checkpoint", type=Path, help="run or checkpoint folder")
     push.add_argument("repository", help="OWNER/NAME")
@@ -49,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
             config = check_command_line(ExperimentConfig, "train", options.overrides)
             sys.exit(0 if preflight(config) else 2)
-        elif options.command in ("data", "weights", "chat"):
+        elif options.command in ("data", "weights", "chat", "runs", "sweep"):
             options.run(options)
         elif options.command == "push":
             from graphgpt import hub

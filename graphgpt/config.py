@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Field
@@ -17,10 +19,14 @@ from pydantic_core import PydanticKnownError
 from graphgpt.ablations import Ablation
 from graphgpt.baselines import Baseline
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, hand_over_problems, read_experiment
-from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
+from graphgpt.compatibility import combination_problems
+from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, Interrupted, first_line, nearest
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
 from graphgpt.schema import MISSING, Accelerator, Registered, configclass, parse
 from graphgpt.task import Split
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 CONFIG_DIR = Path(__file__).with_name("configs")
 
@@ -158,6 +164,7 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
             problems += checkpoint_problems(folder, key)
     if isinstance(config, ExperimentConfig) and not problems:
         problems += TASKS.get(config.task.name).data_problems(config.task, config.dataset)
+        problems += combination_problems(config.model, config.runner)
     if isinstance(config, ExperimentConfig) and config.stage1 is not None and not problems:
         problems += hand_over_problems(config.stage1, config.model)
     if isinstance(config, EvaluationConfig) and config.shard and not re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.shard):
@@ -262,7 +269,41 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
     return {**data, "resume": folder}
 
 
+@dataclasses.dataclass(frozen=True)
+class CommandLine(Generic[C]):
+    """A command line that was checked."""
+
+    configs: list[C]
+    """One for each run that it asks for: of a sweep, one per combination of values."""
+    swept: list[str]
+    """The arguments that a sweep is written in, and what a file sweeps over."""
+    hydra: DictConfig
+    """Hydra's own settings, as the first run has them: launcher, sweeper, where a sweep goes."""
+
+
+#: Of a larger sweep not every combination is composed before it starts, but every value, beside the first ones of the other keys.
+MOST_COMBINATIONS = 64
+
+#: Hydra's plugins that we know, with the extra that installs each.
+PLUGIN_EXTRAS = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "optuna-sweeper"},
+}
+
+
 def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> C:
+    """Compose and check a command line's overrides as a whole; of a sweep, all of its values.
+
+    Returns:
+        The configuration; of a sweep, its first.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    return read_command_line(cls, config_name, arguments).configs[0]
+
+
+def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> CommandLine[C]:
     """Compose and check a command line's overrides as a whole, before Hydra runs the program.
 
     Hydra stops at the first choice that does not exist. Here each such choice is noted and left out, so that the report
@@ -271,61 +312,148 @@ def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str])
     Args:
         cls: Schema of the root.
         config_name: ``train`` or ``evaluate``.
-        arguments: Overrides; of a sweep, its first value is checked.
+        arguments: Overrides, also with several values (``seed=0,1``, ``range(1, 4)``, ``interval(0, 1)``).
 
     Raises:
         ConfigError: all problems at once.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException, MissingConfigException
+    from hydra.errors import HydraException
 
     register_resolvers()
     problems: list[str] = []
-    overrides: list[str] = []
-    for argument in arguments:
+    values: dict[str, list[str]] = {}
+    swept: list[str] = []
+    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+        parser, loader = OverridesParser.create(), GlobalHydra.instance().config_loader()
+
+        def read(argument: str) -> None:
+            try:
+                override = parser.parse_override(argument)
+                override.config_loader = loader  # knows what a glob finds
+                key = override.key_or_group
+                found = _swept_values(override) if override.is_sweep_override() else None
+            except HydraException as unreadable:
+                problems.append(f"'{argument}': cannot be read as key=value ({first_line(unreadable)}).")
+                return
+            if not key or (_is_group(key) and found is None and not _is_choice(override.value())):
+                problems.append(f"'{argument}': cannot be read as key=value or group=option.")
+            elif "/" in key and not key.startswith("hydra/") and key not in (groups := config_groups()):
+                problems.append(f"{key}: there is no such group of configs. {nearest(key, groups)}")
+            elif found is not None and not found:
+                problems.append(f"'{argument}': gives no value at all.")
+            else:
+                element = override.get_key_element()
+                values.pop(element.lstrip("+~"), None)  # the last one counts, in its place
+                values[element.lstrip("+~")] = [addable(argument)] if found is None else [addable(f"{element}={value}") for value in found]
+                swept.extend([argument] if found is not None else [])
+
+        for argument in arguments:
+            read(argument)
+        start = [choices[0] for choices in values.values()]
+        first = _compose(config_name, start, problems)
+        for key, text in (first.hydra.sweeper.get("params") or {}).items():
+            if key not in values:  # what a file sweeps over, unless the command line says otherwise
+                read(f"{key}={text}")
+        runs = [
+            (chosen, first if chosen == start else _compose(config_name, chosen, problems)) for chosen in _combinations([*values.values()])
+        ]
+    configs = []
+    for chosen, composed in runs:
         try:
-            override = OverridesParser.create().parse_override(argument)
-        except HydraException as unreadable:
-            problems.append(f"'{argument}': cannot be read as key=value ({first_line(unreadable)}).")
-            continue
-        key = override.key_or_group
-        value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
-        if not key or (_is_group(key) and value is None and not isinstance(override.value(), str | None)):
-            problems.append(f"'{argument}': cannot be read as key=value or group=option.")
-            continue
-        if "/" in key and not key.startswith("hydra/") and key not in (groups := config_groups()):
-            problems.append(f"{key}: there is no such group of configs. {nearest(key, groups)}")
-            continue
-        overrides.append(addable(argument if value is None else f"{key}={value}"))
+            configs.append(read_composed(cls, _without_hydra(composed), chosen))
+        except ConfigError as more:
+            problems += more.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return CommandLine(configs, swept, first.hydra)
+
+
+def _swept_values(override: "Override") -> list[str]:
+    """The values of a sweep, of an interval its ends, as the command line would give each alone."""
+    from hydra.core.override_parser.types import IntervalSweep
+
+    if isinstance(interval := override.value(), IntervalSweep):
+        return [str(interval.start), str(interval.end)]
+    return list(override.sweep_string_iterator())
+
+
+def read_sweeps(arguments: Sequence[str]) -> "list[Override]":
+    """Hydra's reading of arguments that sweep, also of a glob, which asks what files there are."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
-        while True:
-            try:
-                composed = compose(config_name, overrides)
-                break
-            except MissingConfigException as error:
-                missing = error.missing_cfg_file or ""
-                culprit = next((o for o in overrides if o.lstrip("+~").replace("=", "/", 1) == missing), None)
-                group, name = culprit.split("=", 1) if culprit else missing.rsplit("/", 1)
-                problems.append(f"{group}: there is no '{name}'. {nearest(name, _options(group))}")
-                if culprit is None:
-                    raise ConfigError(problems) from error
-                overrides.remove(culprit)
-            except (HydraException, ValueError) as refusal:
-                raise ConfigError([*problems, " ".join(str(refusal).split())]) from refusal
-    try:
-        config = read_composed(cls, composed, overrides)
-    except ConfigError as more:
-        raise ConfigError([*problems, *more.problems]) from more  # type: ignore[has-type]  # mypy defers this type for ever
-    if problems:
-        raise ConfigError(problems)
-    return config
+        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([*arguments])
+
+
+def _combinations(choices: list[list[str]]) -> Iterable[list[str]]:
+    if math.prod(map(len, choices)) <= MOST_COMBINATIONS:
+        yield from map(list, itertools.product(*choices))
+        return
+    base = [values[0] for values in choices]
+    yield base
+    for place, values in enumerate(choices):
+        yield from ([*base[:place], value, *base[place + 1 :]] for value in values[1:])
+
+
+def _compose(config_name: str, overrides: Sequence[str], problems: list[str]) -> DictConfig:
+    """What Hydra composes of single-valued overrides, with its own settings; a choice that does not exist is noted and left out."""
+    from hydra import compose
+    from hydra.errors import HydraException, MissingConfigException
+
+    overrides = [*overrides]
+    while True:
+        try:
+            return compose(config_name, overrides, return_hydra_config=True)
+        except MissingConfigException as error:
+            missing = error.missing_cfg_file or ""
+            place, group, name = _choice_of(missing, overrides)
+            plugins = PLUGIN_EXTRAS.get(group, {})
+            if name in plugins:
+                problems.append(f"{group}: '{name}' is not installed: pip install 'graphgpt[{plugins[name]}]'.")
+            else:
+                problems.append(f"{group}: there is no '{name}'. {nearest(name, [*_options(group), *plugins])}")
+            if place is None:
+                raise ConfigError(dict.fromkeys(problems)) from error
+            others = [other for other in _choices(overrides[place]) if other != name]
+            overrides[place : place + 1] = [f"{group}=[{','.join(others)}]"] if others else []
+        except (HydraException, ValueError) as refusal:
+            raise ConfigError(dict.fromkeys([*problems, " ".join(str(refusal).split())])) from refusal
+
+
+def _choice_of(option: str, overrides: Sequence[str]) -> tuple[int | None, str, str]:
+    """Which override chooses an option such as ``model/tower/sgc`` (None: no override does), and the option as group and name."""
+    for place, override in enumerate(overrides):
+        group = override.lstrip("+~").partition("=")[0]
+        if option.startswith(f"{group}/") and option.removeprefix(f"{group}/") in _choices(override):
+            return place, group, option.removeprefix(f"{group}/")
+    group, _, name = option.rpartition("/")
+    return None, group, name
+
+
+def _choices(override: str) -> list[str]:
+    """The options that an override such as ``logger=[csv,wandb]`` chooses."""
+    return [name.strip() for name in override.partition("=")[2].strip("[]").split(",")]
+
+
+def _is_choice(value: Any) -> bool:
+    """Whether a value can choose from a group: an option, none, or a list of options where several go together."""
+    return isinstance(value, str | None) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def addable(override: str) -> str:
     """An override of a value so that Hydra takes it even where no file spells the key; whether it exists, the schema says."""
-    key = override.partition("=")[0]
+    key, _, value = override.partition("=")
+    if key in ("logger", "callbacks") and value == "null":
+        return f"{key}=[]"  # Hydra reads no null where several can be chosen
     return override if key.startswith(("+", "~", "hydra.")) or _is_group(key) else f"++{override}"
 
 
@@ -356,43 +484,38 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("graphgpt.must_be_given", lambda: MISSING, replace=True)
 
 
-def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> None:
-    """Run a Hydra program after its command line was checked; a user's mistake ends in exit code 2 and no traceback.
-
-    Hydra's own flags (``--help``, ``--cfg``, ``--info``, another config folder) go to Hydra unchecked.
-    """
-    register_resolvers()
-    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
-    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    with user_errors():
-        if set(flags) <= {"-m", "--multirun"}:
-            config = check_command_line(cls, config_name, overrides)
-            if flags and isinstance(config, ExperimentConfig) and config.runner.processes > 1:
-                raise ConfigError(
-                    [
-                        f"runner.devices: a sweep (-m) cannot start {config.runner.processes} processes per run, since each of them would "
-                        "run the whole sweep; use runner.devices=1, or start the runs one by one."
-                    ]
-                )
-            if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
-                print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
-                others = [override for override in overrides if override != f"resume={AUTO}"]
-                overrides = [f"resume={config.resume}"] if config.resume else others
-            sys.argv[1:] = [*flags, *map(addable, overrides)]
-        program()
-
-
 def _run_dir(resume: str | None, default: str) -> str:
-    return os.environ.get("GRAPHGPT_RUN_DIR") or resume or default
+    return os.environ.get("GRAPHGPT_RUN_DIR") or resume or _common(default)
+
+
+def _common(folder: str) -> str:
+    """One folder for all processes of a run, of which each has looked at the clock itself."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from torch.distributed.distributed_c10d import TCPStore
+
+        # torchrun's own, at which its processes meet.
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        key = f"graphgpt/run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        if os.environ["RANK"] == "0":
+            store.set(key, folder)
+        return str(store.get(key).decode())
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        return str(Path(folder).with_name(f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 0)}"))
+    return folder
 
 
 class user_errors(contextlib.ContextDecorator):
-    """Shows a user's mistake as its sentence and leaves with exit code 2. Also a decorator."""
+    """Shows a user's mistake as its sentence and leaves with exit code 2, or 130 when asked to stop. Also a decorator."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(130)
+        if isinstance(error, Interrupted) and os.environ.get("LOCAL_RANK", "0") != "0":
+            sys.exit(0)  # one process speaks for all, and none of them died
         if isinstance(error, GraphGPTError):
             print(error, file=sys.stderr)
-            sys.exit(2)
+            sys.exit(130 if isinstance(error, Interrupted) else 2)

@@ -38,6 +38,10 @@ class CheckpointError(GraphGPTError):
     """A checkpoint folder that is incomplete, damaged or made for something else."""
 
 
+class Interrupted(GraphGPTError):
+    """The user or a scheduler asked the program to stop, and it did; says how to go on."""
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """The nearest known word, after ``prefix``, as a question; empty when none is near."""
     matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)

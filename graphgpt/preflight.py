@@ -12,6 +12,7 @@ from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import load_config, load_tokenizer
 from graphgpt.models.lora import add_lora
 from graphgpt.models.modality_tokens import ModalityTokens
+from graphgpt.models.quantization import weight_bytes
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.processor import END, PATCH, START, Processor
 from graphgpt.registry import PROJECTORS, TEMPLATES, TOWERS
@@ -55,7 +56,7 @@ def _checks(experiment: Any) -> Iterator[str]:
 
     items = task.items("train")[:SAMPLES].tolist()
     examples = [processor(task.instruction(item, seed=item, training=True)) for item in items]
-    batch = training_batch(examples[: experiment.runner.micro_batch_size], modules["tower"].collate)
+    batch = training_batch(examples[: experiment.runner.samples_per_pass], modules["tower"].collate)
     longest = max(len(example.ids) for example in examples)
     unshared = sum(len(example.ids) for example in examples[: len(batch.ids)])
     yield (
@@ -103,12 +104,17 @@ def _build_on_meta(experiment: Any, input_dim: int) -> Modules:
 
 
 def _memory(experiment: Any, modules: Modules, parts: dict[str, int], trained: dict[str, int], tokens: int) -> str:
-    """Weights, gradients with two moments, and activations: about 34 hidden-size numbers per token and layer."""
-    width = {"float32": 4, "bfloat16": 2, "float16": 2}[experiment.model.llm.dtype]
-    config = modules["llm"].config
-    weights = parts["llm"] * width + sum(count * 4 for name, count in parts.items() if name != "llm")
-    optimizer = sum(trained.values()) * 12
-    activations = 34 * tokens * config.hidden_size * config.num_hidden_layers * width
+    """Weights, gradients with two moments, and activations: about 34 hidden-size numbers per token and layer, or one where they are
+    computed again."""
+    model, llm = experiment.model, modules["llm"]
+    dtype = getattr(torch, model.llm.dtype)
+    weights = weight_bytes(llm, model.quantization, dtype)
+    weights += 4 * (trained["llm"] + sum(count for name, count in parts.items() if name != "llm"))
+    moments = 2 if "8bit" in experiment.runner.optimizer["_target_"] else 8
+    optimizer = sum(trained.values()) * (4 + moments)
+    layers = llm.config.num_hidden_layers
+    numbers = layers + 34 if model.gradient_checkpointing else 34 * layers
+    activations = numbers * tokens * llm.config.hidden_size * dtype.itemsize
     return (
         f"memory, estimated: {_gib(weights + optimizer + activations)} (weights {_gib(weights)}, "
         f"gradients and moments {_gib(optimizer)}, activations {_gib(activations)}), besides Python and its libraries"

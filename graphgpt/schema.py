@@ -135,3 +135,10 @@ def _field_names(cls: type, loc: list[str]) -> list[str]:
             return []
         cls = found
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Values of nested mappings by their keys joined with dots; tuples as lists, for that is what YAML gives back."""
+    if not isinstance(settings, dict) or not settings:
+        return {prefix.removesuffix("."): list(settings) if isinstance(settings, tuple) else settings}
+    return {key: value for name, node in settings.items() for key, value in flat(node, f"{prefix}{name}.").items()}

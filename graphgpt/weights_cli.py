@@ -62,8 +62,8 @@ def run_show(options: argparse.Namespace) -> None:
 
 def run_import(options: argparse.Namespace) -> None:
     """``graphgpt weights import``."""
+    from graphgpt.tensor_files import parse_size
     from graphgpt.weights.importing import import_weights
-    from graphgpt.weights.reader import parse_size
 
     import_weights(
         options.source,
@@ -79,23 +79,23 @@ def run_import(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """``graphgpt weights export`` and ``merge-lora``."""
+    from graphgpt.tensor_files import parse_size
     from graphgpt.weights.exporting import export_weights
-    from graphgpt.weights.reader import parse_size
 
     export_weights(options.folder, options.to, options.out, shard=parse_size(options.shard_size))
 
 
 def run_make_delta(options: argparse.Namespace) -> None:
     """``graphgpt weights make-delta``."""
+    from graphgpt.tensor_files import parse_size
     from graphgpt.weights.delta import make_delta
-    from graphgpt.weights.reader import parse_size
 
     make_delta(options.base, options.target, options.out, shard=parse_size(options.shard_size))
 
 
 def run_apply_delta(options: argparse.Namespace) -> None:
     """``graphgpt weights apply-delta``."""
+    from graphgpt.tensor_files import parse_size
     from graphgpt.weights.delta import apply_delta
-    from graphgpt.weights.reader import parse_size
 
     apply_delta(options.base, options.delta, options.out, shard=parse_size(options.shard_size))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ class TrainingProgress(ProgressBar):
             self._bar = self._progress.add_task(self.description, total=trainer.max_steps, completed=trainer.global_step, figures="")
             self._progress.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._samples += len(batch.ids) * trainer.world_size
-        self._tokens += batch.num_tokens * trainer.world_size
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Sequence[Batch], batch_idx: int
+    ) -> None:
+        self._samples += sum(len(micro.ids) for micro in batch) * trainer.world_size
+        self._tokens += sum(micro.num_tokens for micro in batch) * trainer.world_size
         # Reading the loss waits for the device, so only as often as it is shown.
         every = max(1, trainer.num_training_batches // 200)
         if batch_idx % every == 0:
@@ -55,7 +58,7 @@ class TrainingProgress(ProgressBar):
         step = trainer.global_step
         if self._progress is not None:
             self._progress.update(self._bar, completed=step, figures=self._figures())
-        elif step % max(1, trainer.max_steps // self.LINES) == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        elif step % max(1, trainer.max_steps // self.LINES) == 0:
             seconds = time.monotonic() - self._start
             left = seconds / max(1, step - self._first) * (trainer.max_steps - step)
             self._console.print(f"{self.description} {step}/{trainer.max_steps}  {self._figures()}  left {left:.0f} s", highlight=False)
@@ -119,5 +122,10 @@ class MetricsFile(Logger):
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
         """All whole lines; a last one cut short by a crash is left out."""
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return read_lines(path)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What a file of JSON lines holds, none where there is no file; a last line cut short by a crash is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

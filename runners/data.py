@@ -1,12 +1,14 @@
 """Which sample comes when: a function of the seed and the step, so that a resumed run sees what it would have seen."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from graphgpt.prompts.batch import Batch, CollateInputs, training_batch
 from graphgpt.prompts.processor import Example, Processor
 from graphgpt.task import Task, generator
 
@@ -46,7 +48,7 @@ class Examples(Dataset[Example]):
 
 
 class StepSampler(Sampler[list[Key]]):
-    """The micro-batches of one process, step after step.
+    """What one process has to do with each step.
 
     Items are shuffled anew in every epoch, and the epochs follow each other without a gap; step t takes the next
     ``global_batch`` items, of which each process has its share.
@@ -54,29 +56,29 @@ class StepSampler(Sampler[list[Key]]):
     Args:
         items: What to draw from, shape ``[k]``, int64.
         steps: Optimizer steps of the whole run.
-        global_batch: Samples per step, over all processes.
-        micro_batch: Samples per forward pass of one process; ``global_batch`` is a multiple of ``micro_batch * world``.
+        global_batch: Samples per step, over all processes; a multiple of ``world``.
         seed: Of the shuffling.
         start: First step still to be done.
         rank: This process.
         world: Number of processes.
+        redraw: Whether an item becomes another sample in every epoch, with other neighbours; else it stays that of the first.
     """
 
     def __init__(
-        self, items: Tensor, *, steps: int, global_batch: int, micro_batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
+        self, items: Tensor, *, steps: int, global_batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, redraw: bool = True
     ) -> None:
         self.items = items
         self.steps = steps
         self.global_batch = global_batch
-        self.micro_batch = micro_batch
         self.seed = seed
         self.start = start
         self.rank = rank
         self.world = world
+        self.redraw = redraw
 
     def __len__(self) -> int:
-        """Micro-batches of the whole run, those before ``start`` included."""
-        return self.steps * self.global_batch // (self.micro_batch * self.world)
+        """Steps of the whole run, those before ``start`` included."""
+        return self.steps
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = -1, torch.empty(0, dtype=torch.int64)
@@ -86,10 +88,37 @@ class StepSampler(Sampler[list[Key]]):
                 if place // len(self.items) != epoch:
                     epoch = place // len(self.items)
                     order = self.items[torch.randperm(len(self.items), generator=generator(mix(self.seed, epoch)))]
-                batch.append((epoch, int(order[place % len(self.items)])))
-            mine = batch[self.rank :: self.world]
-            for first in range(0, len(mine), self.micro_batch):
-                yield mine[first : first + self.micro_batch]
+                batch.append((epoch if self.redraw else 0, int(order[place % len(self.items)])))
+            yield batch[self.rank :: self.world]
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """Makes the micro-batches of a step of its samples, those of like length together.
+
+    Args:
+        collate: Joins the inputs of a batch, as ``Tower.collate``.
+        size: Samples in each at most; None for any number.
+        tokens: Tokens of all samples in each at most, but at least one sample; None for any number.
+    """
+
+    collate: CollateInputs
+    size: int | None = None
+    tokens: int | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> list[Batch]:
+        parts: list[list[Example]] = []
+        for example in sorted(examples, key=lambda example: -len(example.ids)):
+            full = not parts or len(parts[-1]) == self.size
+            if full or (self.tokens is not None and sum(len(other.ids) for other in [*parts[-1], example]) > self.tokens):
+                parts.append([])
+            parts[-1].append(example)
+        return [training_batch(part, self.collate) for part in parts]
+
+
+def spread(items: Tensor, count: int) -> Tensor:
+    """At most ``count`` of the items, shape ``[k]``, evenly spaced, so that each part of a mixture has its share."""
+    return items if count >= len(items) else items[torch.arange(count) * len(items) // count]
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -26,7 +26,6 @@ from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_mani
 from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
-from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.runners.analysis import (
@@ -41,13 +40,14 @@ from graphgpt.runners.analysis import (
     nodes_of,
     occurrences,
     parse_answer,
-    subgraphs_of,
 )
 from graphgpt.runners.comparison import compared_rows
 from graphgpt.runners.data import mix
 from graphgpt.runners.lightning import quiet_libraries
 from graphgpt.runners.prediction import make_processor, predict
-from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, metric_name, score_table, write_report
+from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
+from graphgpt.runners.samples import graph_of, shown_sample
+from graphgpt.runners.training_report import read_stages
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -353,7 +353,7 @@ def _baseline_rows(task: Task, config: Any, predictions: Predictions) -> Iterato
 def baseline_names(task: Task, wanted: Sequence[Baseline], max_edges: int) -> list[Baseline]:
     """The baselines that are no language model, without the networks where the graph has more than ``max_edges`` edges."""
     names: list[Baseline] = [name for name in wanted if name != "llm"]
-    graph = _graph(task)
+    graph = graph_of(task)
     left_out = [NAMES[name] for name in NETWORKS if name in names and graph is not None and graph.num_edges > max_edges]
     if left_out:
         log.info("%s: left out, for the graph has more than max_edges=%s edges.", " and ".join(left_out), f"{max_edges:,}")
@@ -385,15 +385,9 @@ def _wordings(task: Task, config: Any, predictions: Predictions) -> dict[str, An
     }
 
 
-def _graph(task: Task) -> TextAttributedGraph | None:
-    """The task's graph; stored questions have none."""
-    graph = getattr(task, "graph", None)
-    return graph if isinstance(graph, TextAttributedGraph) else None
-
-
 def _analysis(task: Task, instructions: Sequence[Instruction], predictions: Sequence[Prediction], main: str) -> dict[str, Any]:
     """Where the plain pass is right, and how sure it is."""
-    names, graph = task.candidates, _graph(task)
+    names, graph = task.candidates, graph_of(task)
     found: dict[str, Any] = dict.fromkeys(("calibration", "confusion", "by_homophily", "by_degree", "answer_in_own_text"))
     if names:
         truth, scores = np.array([p.truth for p in predictions]), np.array([p.scores for p in predictions])
@@ -435,57 +429,16 @@ def _choose(predictions: Sequence[Prediction], count: int) -> list[int]:
     return sorted([*wrong[: count // 2], *right, *wrong[count // 2 :]][:count])
 
 
-#: So many nodes of a subgraph are drawn; more could not be told apart.
-_MAX_DRAWN = 120
-
-
 def _samples(task: Task, instructions: Sequence[Instruction], predictions: Sequence[Prediction], config: Any) -> list[Sample]:
     written = [i for i, p in enumerate(predictions) if p.text is not None]
-    names, graph = task.candidates, _graph(task)
-    samples = []
-    for i in (written[place] for place in _choose([predictions[i] for i in written], config.samples)):
-        instruction, prediction = instructions[i], predictions[i]
-        prompt = "\n\n".join(message.content for message in instruction.messages[:-1])
-        for modality in instruction.inputs:
-            prompt = prompt.replace("<graph>", f"<graph: {modality.num_tokens} tokens>", 1)
-        nodes = nodes_of(instruction)
-        candidates = []
-        if names and prediction.scores is not None:
-            chances = torch.tensor(prediction.scores).softmax(dim=0).tolist()
-            candidates = sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])
-        samples.append(
-            Sample(
-                id=prediction.id,
-                title=" and ".join(graph.title(node) for node in nodes) if graph and nodes else prediction.id,
-                prompt=prompt,
-                subgraphs=[_neighborhood(graph, subgraph) for subgraph in subgraphs_of(instruction)] if graph else [],
-                truth=prediction.expected,
-                answer=candidates[0][0] if candidates else None,
-                candidates=candidates,
-                generated=prediction.text,
-                metrics={} if names else task.answer_metrics(prediction),
-            )
-        )
-    return samples
-
-
-def _neighborhood(graph: TextAttributedGraph, subgraph: Any) -> Neighborhood:
-    # A token per node: only those are drawn that the prompt holds. Tokens that pool nodes hold something of all.
-    drawn = min(_MAX_DRAWN, len(subgraph.nodes) if subgraph.pool is not None else subgraph.num_tokens)
-    nodes = subgraph.nodes[:drawn]
-    inside = (subgraph.edge_index < drawn).all(dim=0)
-    return Neighborhood(
-        nodes=[graph.title(node) for node in nodes.tolist()],
-        classes=graph.y[nodes].tolist(),
-        edges=[(a, b) for a, b in subgraph.edge_index[:, inside].t().tolist()],
-    )
+    chosen = (written[place] for place in _choose([predictions[i] for i in written], config.samples))
+    return [shown_sample(task, instructions[i], predictions[i]) for i in chosen]
 
 
 def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: list[Row], samples: list[Sample]) -> Report:
     folder = find_checkpoint(config.checkpoint)
     manifest = read_manifest(folder)
-    stages = [Stage(**{**stage, "val": {k: tuple(v) for k, v in stage["val"].items()}}) for stage in read_history(folder)]
-    graph = _graph(task)
+    graph = graph_of(task)
     confusion = result["confusion"] or {"classes": list(graph.class_names) if graph else [], "counts": []}
     return Report(
         title=f"{task.config.name.replace('_', ' ').capitalize()} on {result['graph']}",
@@ -507,7 +460,7 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
                 f"{k} {v}" for k, v in manifest["environment"].items() if k in ("graphgpt", "torch", "transformers", "python")
             ),
         },
-        stages=stages,
+        stages=read_stages(read_history(folder)),
         rows=rows,
         main_metric=result["main_metric"],
         items=result["items"],

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that opens offline, and the same score table for the terminal.
+"""The report of an evaluation or a training run: one HTML file that opens offline, and the score table for the terminal.
 
 Scores, intervals and probabilities are fractions between 0 and 1; they are shown as percentages.
 """
@@ -33,6 +33,7 @@ class Stage:
         val: Validation metrics by name, each as (steps, values).
         seconds: How long it took.
         facts: Anything else worth a line, such as the number of trainable parameters.
+        curves: Whatever else was logged, by what it is called, each as (steps, values).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stage:
     val: dict[str, tuple[list[int], list[float]]]
     seconds: float
     facts: dict[str, str]
+    curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ class Sample:
         candidates: Every candidate with its probability, best first.
         generated: What the model wrote when it was let to write freely.
         metrics: What the written answer scores, where there are no candidates.
+        right: Whether the written answer is right, where no candidate was chosen and it can be told.
+        answers: What the model wrote while it was trained, as (steps done, answer).
     """
 
     id: str
@@ -104,6 +108,8 @@ class Sample:
     candidates: list[tuple[str, float]]
     generated: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    right: bool | None = None
+    answers: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,13 +304,14 @@ def _plots(stage: Stage, prefix: str) -> list[_Plot]:
         plots.append(
             _Plot(name="Training loss", text=text + left_out, svg=_curve(steps, mean, loss if window > 1 else None, f"{prefix}-loss"))
         )
-    for i, (name, (val_steps, values)) in enumerate(stage.val.items()):
-        points, left_out = _finite(val_steps, values)
+    others = {f"Validation: {name}": curve for name, curve in stage.val.items()} | stage.curves
+    for i, (name, (other_steps, values)) in enumerate(others.items()):
+        points, left_out = _finite(other_steps, values)
         if points:
             steps, values = [list(column) for column in zip(*points, strict=True)]
             ends = dict.fromkeys([(steps[0], values[0]), (steps[-1], values[-1])])
             text = ", ".join(f"{value:.4g} at step {step}" for step, value in ends) + f".{left_out}"
-            plots.append(_Plot(name=f"Validation: {name}", text=text, svg=_curve(steps, values, None, f"{prefix}-val{i}")))
+            plots.append(_Plot(name=name, text=text, svg=_curve(steps, values, None, f"{prefix}-other{i}")))
     return plots
 
 

@@ -1,5 +1,6 @@
 """Third-party leaves of the config (optimizer, callbacks, loggers), instantiated by Hydra behind an allow-list."""
 
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -10,17 +11,34 @@ from graphgpt.errors import GraphGPTError, did_you_mean, first_line
 #: Where the classes are defined that a config may instantiate.
 ALLOWED = ("graphgpt.", "torch.optim.", "lightning.pytorch.", "bitsandbytes.optim.")
 
+#: Packages that a class needs beyond those that are always there; the extra that installs one has its name.
+EXTRAS = {
+    "graphgpt.runners.loggers.WandbRun": "wandb",
+    "graphgpt.runners.loggers.MlflowRun": "mlflow",
+    "graphgpt.runners.loggers.TrackioLogger": "trackio",
+    "lightning.pytorch.loggers.WandbLogger": "wandb",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+}
+
 
 def target_problems(node: Any, key: str) -> list[str]:
     """What is wrong with the targets in a leaf, however deep: one sentence each. Imports nothing."""
     targets = list(_targets(node, key))
     if f"{key}._target_" not in dict(targets):
         targets.insert(0, (f"{key}._target_", ""))
-    return [
+    found = [
         f"{at}: '{target}' is not allowed; it must begin with one of {', '.join(ALLOWED)}."
         for at, target in targets
         if not target.startswith(ALLOWED) or not _names_a_class(target)
     ]
+    missing = dict.fromkeys(EXTRAS[target] for _, target in targets if target in EXTRAS and not _installed(EXTRAS[target]))
+    return found + [f"{key}: the package '{name}' is not installed: pip install 'graphgpt[{name}]'." for name in missing]
+
+
+def _installed(package: str) -> bool:
+    """Whether a package is there, and not merely a folder of that name, such as wandb leaves behind."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def find_targets(node: Any, key: str) -> None:

@@ -138,7 +138,7 @@ def csv_overrides(folder: Path, labels: Sequence[str] = ("Red", "Green", "Blue")
     (folder / "nodes.csv").write_text("\n".join(["id,title,body,label", *nodes, ""]))
     (folder / "edges.csv").write_text("\n".join(["source,target", *edges, ""]))
     data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
-    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
+    return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "logger=none"]
 
 
 def scratch(registry: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:

@@ -23,7 +23,7 @@ def test_the_walkthrough_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             shutil.copytree(source, library / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, library)
-    small = ["model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null"]
+    small = ["model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "logger=none"]
     data = ["dataset=stdlib_docs", f"dataset.library={library}", "task=node_classification", "model.max_length=4096"]
     monkeypatch.setenv("GRAPHGPT_CHECKPOINT", str(train(tmp_path / "run", [*data, *small])))
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))

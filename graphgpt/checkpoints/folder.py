@@ -140,10 +140,48 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
         problems.append(
             f"stage1: {path} has adapters of rank {made_for['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
         )
+    elif made_for["lora"]["rank"]:
+        theirs = dataclasses.asdict(type(model.lora)()) | made_for["lora"]
+        problems += [
+            f"stage1: {path} has adapters with {name}={theirs[name]!r}, but model.lora.{name}={value!r}."
+            for name, value in dataclasses.asdict(model.lora).items()
+            if name not in ("rank", "dropout") and theirs[name] != value
+        ]
     return problems
 
 
-def save_checkpoint(folder: Path, model: Any, experiment: Any, *, data: Mapping[str, Any], history: list[dict[str, Any]]) -> None:
+def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
+    """What of a ``GraphLLM`` goes into a checkpoint, by part, whole and on the processor.
+
+    Where weights are cut among processes, all of them have to call it.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    parts = {part: getattr(model, part).state_dict() for part in PARTS}
+    if isinstance(model.llm, PeftModel):
+        parts["lora"] = get_peft_model_state_dict(model.llm)
+    return {part: {name: whole(tensor) for name, tensor in state.items()} for part, state in parts.items()}
+
+
+def whole(tensor: Any) -> Any:
+    """A tensor as it would be in one process, on the processor; of a cut one, every process has to ask. Anything else as it is."""
+    from torch import Tensor
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
+    return tensor.detach().cpu().contiguous() if isinstance(tensor, Tensor) else tensor
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Any,
+    experiment: Any,
+    *,
+    data: Mapping[str, Any],
+    history: list[dict[str, Any]],
+    state: "Mapping[str, Mapping[str, Tensor]] | None" = None,
+) -> None:
     """Write a checkpoint folder, all or nothing.
 
     Args:
@@ -152,12 +190,16 @@ def save_checkpoint(folder: Path, model: Any, experiment: Any, *, data: Mapping[
         experiment: The ``ExperimentConfig`` that trained it.
         data: Name and fingerprint of the graph, width of its features.
         history: Stages with their loss curves, oldest first.
+        state: Of :func:`model_state`; None asks for it.
     """
-    from peft import PeftModel
+    from safetensors.torch import save_file
+
+    state = state or model_state(model)
 
     def save_adapters(tmp: Path) -> None:
-        if isinstance(model.llm, PeftModel):
-            model.llm.save_pretrained(str(tmp / "lora"))
+        if "lora" in state:
+            model.llm.peft_config["default"].save_pretrained(str(tmp / "lora"))
+            save_file(dict(state["lora"]), tmp / "lora" / "adapter_model.safetensors", metadata={"format": "pt"})
 
     llm = {
         "type": model.llm.config.model_type,
@@ -165,7 +207,7 @@ def save_checkpoint(folder: Path, model: Any, experiment: Any, *, data: Mapping[
         "vocabulary": model.llm.config.vocab_size,
         "fingerprint": model.llm_fingerprint,
     }
-    parts = {part: getattr(model, part).state_dict() for part in PARTS}
+    parts = {part: state[part] for part in PARTS}
     write_checkpoint(folder, parts, experiment, llm=llm, data=data, history=history, more=save_adapters)
 
 

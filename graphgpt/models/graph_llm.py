@@ -8,10 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from graphgpt.models.llm import LLMConfig, llm_fingerprint, llm_problems, load_llm, load_tokenizer
-from graphgpt.models.lora import LoraConfig, add_lora, train_adapters
+from graphgpt.errors import GraphGPTError
+from graphgpt.models.activations import recompute_activations
+from graphgpt.models.llm import LLMConfig, base_fingerprint, llm_fingerprint, llm_problems, load_llm, load_tokenizer
+from graphgpt.models.lora import LoraConfig, add_lora, lora_problems, train_adapters
 from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.projector import Projector
+from graphgpt.models.quantization import QuantizationConfig, follow_weights, quantization_problems
 from graphgpt.models.tower import Tower, load_tower, tower_problems
 from graphgpt.prompts.batch import Batch, common_prompt, scoring_batch
 from graphgpt.prompts.processor import PATCH, Example
@@ -59,6 +62,8 @@ class GraphLLM(nn.Module):
         """Name of a registered model."""
         llm: LLMConfig
         """The language model."""
+        quantization: QuantizationConfig = QuantizationConfig()
+        """How many bits its frozen weights have."""
         tower: Annotated[Any, Registered(TOWERS, "model.tower")]
         """What encodes the inputs."""
         projector: Annotated[Any, Registered(PROJECTORS, "model.projector")]
@@ -69,19 +74,24 @@ class GraphLLM(nn.Module):
         """Conversation form."""
         max_length: int = Field(default=2048, ge=8)
         """Longest sequence in tokens; a longer sample is refused, never cut."""
+        gradient_checkpointing: bool = False
+        """In training, keep the input of each layer of the language model only, and compute the rest again: less memory, more time."""
         compat: CompatConfig = CompatConfig()
         """Faults of the original, for comparison."""
 
     @staticmethod
     def problems(config: Any) -> list[str]:
-        """What is wrong with the language model's path and the tower's weights."""
-        return [*llm_problems(config.llm), *(tower_problems(config.tower) if config.tower is not None else [])]
+        """What is wrong with the language model's path, its adapters and bits, and the tower's weights."""
+        own = [*llm_problems(config.llm), *quantization_problems(config.quantization), *lora_problems(config.lora)]
+        if config.lora.dora and config.quantization.name == "int8":
+            own.append("model.lora.dora: peft loses the scales of int8 weights when it measures columns; use model/quantization=nf4.")
+        return [*own, *(tower_problems(config.tower) if config.tower is not None else [])]
 
     def __init__(self, config: Any, input_dim: int) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = load_tokenizer(config.llm)
-        llm = load_llm(config.llm)
+        llm = load_llm(config.llm, config.quantization)
         embeddings = llm.get_input_embeddings().weight
         rms = float(embeddings.detach().float().square().mean().sqrt())
         self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
@@ -89,7 +99,10 @@ class GraphLLM(nn.Module):
             load_tower(self.tower, config.tower.weights)
         self.projector: Projector = PROJECTORS.build(config.projector, self.tower.output_dim, embeddings.shape[1], rms)
         self.modality_tokens = ModalityTokens(embeddings.shape[1], rms, blank=config.compat.last_input_only)
-        self.llm_fingerprint = llm_fingerprint(llm)
+        # Of the weights before they were quantized: adapters fit a base however many bits it has.
+        self.llm_fingerprint = base_fingerprint(config.llm) if config.quantization.active else llm_fingerprint(llm)
+        if config.gradient_checkpointing:
+            recompute_activations(llm)
         self.llm = add_lora(llm, config.lora)
 
     def train(self, mode: bool = True) -> "GraphLLM":
@@ -103,6 +116,14 @@ class GraphLLM(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.modality_tokens.weight.device
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "GraphLLM":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # what .to() and .cuda() come down to
+        if self.config.quantization.active:
+            if self.device.type == "mps":
+                raise GraphGPTError(f"A language model in {self.config.quantization.name} does not run on mps; run it on the processor.")
+            follow_weights(self.llm)
+        return self
 
     def trainable_state(self) -> dict[str, nn.Parameter]:
         """All parameters that training may move, by name."""
@@ -121,7 +142,8 @@ class GraphLLM(nn.Module):
             return embedded + sum(p.sum() * 0.0 for p in idle if p.requires_grad)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tower.train):
             states = self.tower(inputs)
-        return embedded.masked_scatter((input_ids == PATCH)[..., None], self.projector(states).to(dtype))
+        projected = self.projector(states.to(self.modality_tokens.weight.dtype))
+        return embedded.masked_scatter((input_ids == PATCH)[..., None], projected.to(dtype))
 
     def forward(self, batch: Batch, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
         """Log-likelihood of every answer in a token tree, which stands below ``prefix`` where there is one.
@@ -147,13 +169,17 @@ class GraphLLM(nn.Module):
         zeros = torch.zeros(batch.num_answers, device=logits.device)
         return zeros.index_add(0, batch.answer, log_probability), zeros.index_add(0, batch.answer, torch.ones_like(log_probability))
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean over samples of the mean negative log-likelihood of a sample's answer tokens: a scalar.
+    def losses(self, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood of each sample's answer tokens, shape ``[b]``, float32, in the order of ``batch.ids``.
 
-        A mean per sample first, so that the loss of a global batch does not depend on how it is cut into smaller ones.
+        A mean per sample, so that the loss of a global batch does not depend on how it is cut into smaller ones.
         """
         total, count = self.forward(batch)
-        return -(total / count).mean()
+        return -(total / count)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean of :meth:`losses`: a scalar."""
+        return self.losses(batch).mean()
 
     @torch.inference_mode()
     def prefix(self, prompts: Sequence[Example]) -> Prefix | None:

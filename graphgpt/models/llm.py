@@ -1,23 +1,39 @@
 """The language model: any Hugging Face causal language model, from a hub id, a folder, or a GGUF file in an installed package."""
 
+import contextlib
 import importlib.util
 import logging
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from graphgpt.errors import GraphGPTError, first_line
+from graphgpt.errors import DataError, GraphGPTError, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.models.quantization import QuantizationConfig, keep_trainable, loading_arguments
 from graphgpt.schema import configclass
+from graphgpt.tensor_files import TensorFiles, groups
 
 log = logging.getLogger(__name__)
 
 PACKAGE, RANDOM = "package:", "random:"
+
+#: Kernels that are known and of no use here.
+NO_TREES = ("flash_attention_2", "flash_attention_3", "flex_attention")
+
+
+def _takes_a_mask(value: Any) -> Any:
+    """Refuse kernels that cannot tell the branches of a token tree apart; ``Literal`` does the rest."""
+    if value in NO_TREES:
+        why = "wants its mask in blocks, which are not made yet" if value == "flex_attention" else "knows causal masks only"
+        raise PydanticCustomError("mask", "{text}", {"text": f"it {why}, and a batch is a token tree; use sdpa or eager"})
+    return value
 
 
 @configclass
@@ -30,7 +46,7 @@ class LLMConfig:
     """Branch, tag or commit on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the frozen weights."""
-    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    attn_implementation: Annotated[Literal["sdpa", "eager"], BeforeValidator(_takes_a_mask)] = "sdpa"
     """Attention kernel; both take the token tree's mask."""
     config_overrides: dict[str, Any] = Field(default_factory=dict)
     """Replaces fields of the model's own config, e.g. ``rope_parameters``."""
@@ -75,8 +91,8 @@ def load_tokenizer(config: LLMConfig) -> Any:
         return AutoTokenizer.from_pretrained(_folder(config), revision=config.revision)
 
 
-def load_llm(config: LLMConfig) -> Any:
-    """The model, frozen, in eval mode.
+def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) -> Any:
+    """The model, frozen, in eval mode; on the processor, or, quantized, on this process's GPU where there is one.
 
     Raises:
         GraphGPTError: it cannot be found or reached; the message names the path.
@@ -87,19 +103,23 @@ def load_llm(config: LLMConfig) -> Any:
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     dtype = getattr(torch, config.dtype)
+    arguments = {"config": load_config(config), "dtype": dtype, "attn_implementation": config.attn_implementation}
+    fewer_bits = {} if quantization is None or not quantization.active else loading_arguments(quantization, dtype)
     if _is_random(config):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(load_config(config), dtype=dtype, attn_implementation=config.attn_implementation)
+            model = AutoModelForCausalLM.from_config(**arguments)
+        if fewer_bits:
+            # Weights are quantized on their way out of files, so it needs some.
+            with tempfile.TemporaryDirectory() as folder:
+                model.save_pretrained(folder)
+                model = AutoModelForCausalLM.from_pretrained(folder, **arguments, **fewer_bits)
+            model.name_or_path = model.config.name_or_path = ""
     else:
         with _explained(config):
-            model = AutoModelForCausalLM.from_pretrained(
-                _folder(config),
-                config=load_config(config),
-                revision=config.revision,
-                dtype=dtype,
-                attn_implementation=config.attn_implementation,
-            )
+            model = AutoModelForCausalLM.from_pretrained(_folder(config), revision=config.revision, **arguments, **fewer_bits)
+    if fewer_bits:
+        keep_trainable(model)
     return model.requires_grad_(False).eval()
 
 
@@ -111,6 +131,28 @@ def load_embeddings(config: LLMConfig) -> tuple[Any, Tensor]:
 def llm_fingerprint(model: Any) -> str:
     """Identifies a model's weights by shape and 16 values of every tensor, rounded to bfloat16, so that it holds for any dtype."""
     return fingerprint_of_samples({name: sample_tensor(tensor) for name, tensor in model.state_dict().items()})
+
+
+def base_fingerprint(config: LLMConfig) -> str:
+    """:func:`llm_fingerprint` of a model that is not loaded, or is quantized: its files hold the values, and few are read."""
+    from transformers import AutoModelForCausalLM
+
+    folder = model_folder(config, download=False)
+    with contextlib.suppress(DataError):  # files in a form of their own, or only some of them
+        if folder is not None:
+            files = TensorFiles(folder)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(load_config(config))
+            tied = model.all_tied_weights_keys
+            names = model.state_dict().keys() - tied.keys()
+            if names <= files.specs.keys():
+                samples: dict[str, list[Any]] = {}
+                # By groups: what is mapped counts as resident until the mapping goes.
+                for group in groups({name: spec for name, spec in files.specs.items() if name in names}, 2**29):
+                    samples |= {name: sample_tensor(tensor) for name, tensor in files.read(group).items()}
+                return fingerprint_of_samples(samples | {name: samples[source] for name, source in tied.items()})
+    # Made on the spot, or stored under other names than transformers gives them.
+    return llm_fingerprint(load_llm(config))
 
 
 def sample_tensor(tensor: Tensor) -> list[Any]:

@@ -1,11 +1,17 @@
 """Low-rank adapters on the language model, by peft."""
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
+from torch import nn
 
+from graphgpt.errors import GraphGPTError, did_you_mean, nearest
 from graphgpt.schema import configclass
+
+#: Words for several layers.
+ALL_LINEAR = "all_linear"
+NAMES = {"qv": ("q_proj", "v_proj")}
 
 
 @configclass
@@ -18,25 +24,66 @@ class LoraConfig:
     """The update is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the adapters' input, in training."""
-    targets: Literal["all_linear", "qv"] = "all_linear"
-    """Which linear layers: all but the output head, or the query and value projections alone."""
+    targets: str | list[str] = ALL_LINEAR
+    """Linear layers that get one: ``all_linear`` (all but the output head), ``qv`` (query, value), or a list like ``[q_proj, o_proj]``."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead, so that high ranks learn too (Kalajdzievski, arXiv:2312.03732)."""
+    dora: bool = False
+    """Learn the length of each weight column apart from its direction (Liu et al., arXiv:2402.09353)."""
+
+
+def lora_problems(config: LoraConfig) -> list[str]:
+    """What is wrong with the settings by themselves, one sentence each."""
+    words = [ALL_LINEAR, *NAMES]
+    if isinstance(config.targets, str) and config.targets not in words:
+        return [
+            f"model.lora.targets: '{config.targets}' is not one of {', '.join(words)}; names of layers go into a list, "
+            f"such as [q_proj, v_proj]. {did_you_mean(config.targets, words)}".rstrip()
+        ]
+    if not config.targets:
+        return ["model.lora.targets: names no layer; for a model without adapters use model/lora=none."]
+    return []
 
 
 def add_lora(llm: Any, config: LoraConfig) -> Any:
-    """The model with adapters attached; the model itself when the rank is 0."""
+    """The model with adapters attached; the model itself when the rank is 0.
+
+    Raises:
+        GraphGPTError: it has no linear layer of a name in ``config.targets``.
+    """
     if config.rank == 0:
         return llm
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    targets = "all-linear" if config.targets == "all_linear" else ["q_proj", "v_proj"]
     adapters = PeftLoraConfig(
-        task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=_targets(llm, config),
+        use_rslora=config.rslora,
+        use_dora=config.dora,
     )
     with warnings.catch_warnings():
         # peft still asks transformers by a name that is going away; nothing that a user could change.
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(llm, adapters)
+
+
+def _targets(llm: Any, config: LoraConfig) -> str | list[str]:
+    """Names of layers as peft wants them; it would pass over those that do not exist."""
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    if config.targets == ALL_LINEAR:
+        return "all-linear"
+    names = NAMES[config.targets] if isinstance(config.targets, str) else config.targets
+    known = {name.rpartition(".")[2] for name, module in llm.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    if missing := [name for name in names if name not in known]:
+        word = isinstance(config.targets, str)
+        hint = f"List those of its own: {', '.join(sorted(known))}." if word else nearest(missing[0], known)
+        raise GraphGPTError(f"model.lora.targets: the language model has no linear layer '{missing[0]}'. {hint}")
+    return list(names)
 
 
 def train_adapters(llm: Any, mode: bool) -> None:

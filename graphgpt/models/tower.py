@@ -143,7 +143,9 @@ class GraphTower(Tower):
 
     def forward(self, inputs: "Batch") -> Tensor:
         """The tokens of all subgraphs, one after the other, shape ``[tokens, output_dim]``."""
-        return self.pool(self.encode(inputs.x, inputs.edge_index), inputs)
+        own = next(self.parameters(), None)
+        x = inputs.x if own is None else inputs.x.to(own.dtype)
+        return self.pool(self.encode(x, inputs.edge_index), inputs)
 
     @staticmethod
     def pool(states: Tensor, inputs: "Batch") -> Tensor:

@@ -40,3 +40,11 @@ class Instruction:
     inputs: tuple[ModalityInput, ...] = ()
     truth: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> str:
+        """What is asked, as one text to be shown; ``<graph: 5 tokens>`` where an input stands."""
+        text = "\n\n".join(message.content for message in self.messages[:-1])
+        for modality in self.inputs:
+            text = text.replace("<graph>", f"<graph: {modality.num_tokens} tokens>", 1)
+        return text

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graphgpt.errors import CheckpointError, DataError
 from graphgpt.files import write_json
-from graphgpt.models.llm import LLMConfig, fingerprint_of_samples, llm_fingerprint, load_llm, model_folder, sample_tensor
+from graphgpt.models.llm import LLMConfig, base_fingerprint, fingerprint_of_samples, load_llm, model_folder, sample_tensor
+from graphgpt.tensor_files import TensorDict, TensorFiles, Tensors, groups, read_json
 from graphgpt.weights.layouts import TOKENS
-from graphgpt.weights.reader import TensorDict, TensorFiles, Tensors, groups, read_json
 from graphgpt.weights.writer import SHARD, progress, write_shards
 
 #: Files of a model folder beside its weights.
@@ -105,22 +104,9 @@ def base_facts(config: LLMConfig) -> dict[str, Any] | None:
     opened = open_base(config, download=False)
     if opened is None:
         return None
-    base, card = opened
-    if set(_plain_names(card)) <= set(base.names):
-        fingerprint = base.fingerprint(bool(card.get("tie_word_embeddings", False)))
-    else:  # stored under other names than transformers gives them
-        fingerprint = llm_fingerprint(load_llm(config))
-    return {"type": card["model_type"], "hidden_size": card["hidden_size"], "vocabulary": card["vocab_size"], "fingerprint": fingerprint}
-
-
-def _plain_names(card: Mapping[str, Any]) -> list[str]:
-    """Names that transformers gives to a model's tensors; the output head may be the embedding matrix."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    fields = {key: value for key, value in card.items() if key != "model_type"}
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(card["model_type"], **fields))
-    return [name for name in model.state_dict() if not (card.get("tie_word_embeddings") and name == PER_TOKEN[1])]
+    card = opened[1]
+    facts = {"type": card["model_type"], "hidden_size": card["hidden_size"], "vocabulary": card["vocab_size"]}
+    return {**facts, "fingerprint": base_fingerprint(config)}
 
 
 def plain_config(card: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:

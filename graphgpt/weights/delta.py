@@ -10,8 +10,8 @@ from torch import Tensor
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
 from graphgpt.models.llm import fingerprint_of_samples, sample_tensor
+from graphgpt.tensor_files import TensorFiles, groups, read_json
 from graphgpt.weights.base import Base, copy_all_companions
-from graphgpt.weights.reader import TensorFiles, groups, read_json
 from graphgpt.weights.writer import SHARD, write_shards
 
 CARD = "delta.json"

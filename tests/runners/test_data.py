@@ -7,42 +7,41 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgpt.runners.data import Key, StepSampler, chunks, mix
+from graphgpt.prompts.processor import IGNORE, Example
+from graphgpt.runners.data import Key, MicroBatches, StepSampler, chunks, mix
 
 
 @st.composite
 def samplers(draw: st.DrawFn) -> dict[str, int]:
     """Sizes that fit together."""
-    micro, world, accumulate = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    world = draw(st.integers(1, 4))
     return {
         "items": draw(st.integers(1, 50)),
         "steps": draw(st.integers(1, 12)),
-        "global_batch": micro * world * accumulate,
-        "micro_batch": micro,
+        "global_batch": world * draw(st.integers(1, 8)),
         "world": world,
         "seed": draw(st.integers(0, 2**32)),
     }
 
 
-def batches(sizes: dict[str, int], start: int = 0, rank: int = 0, world: int | None = None, micro: int | None = None) -> list[list[Key]]:
-    """The micro-batches of one process. Items are numbers from 100 on, so that a place is no item."""
+def shares(sizes: dict[str, int], start: int = 0, rank: int = 0, world: int | None = None) -> list[list[Key]]:
+    """What one process has to do with each step. Items are numbers from 100 on, so that a place is no item."""
     sampler = StepSampler(
         torch.arange(100, 100 + sizes["items"]),
         steps=sizes["steps"],
         global_batch=sizes["global_batch"],
-        micro_batch=micro or sizes["micro_batch"],
         seed=sizes["seed"],
         start=start,
         rank=rank,
         world=world or sizes["world"],
     )
-    assert len(sampler) == sizes["steps"] * sizes["global_batch"] // ((micro or sizes["micro_batch"]) * (world or sizes["world"]))
+    assert len(sampler) == sizes["steps"]
     return list(sampler)
 
 
 def whole(sizes: dict[str, int], start: int = 0) -> list[Key]:
-    """All samples in their order, as a single process without accumulation sees them."""
-    return [key for batch in batches(sizes, start, world=1, micro=sizes["global_batch"]) for key in batch]
+    """All samples in their order, as a single process sees them."""
+    return [key for batch in shares(sizes, start, world=1) for key in batch]
 
 
 @given(samplers())
@@ -58,35 +57,41 @@ def test_every_item_comes_once_per_epoch(sizes: dict[str, int]) -> None:
 
 @given(samplers())
 def test_processes_share_a_step_among_them(sizes: dict[str, int]) -> None:
-    world, per_step = sizes["world"], sizes["global_batch"] // (sizes["micro_batch"] * sizes["world"])
-    shares = [batches(sizes, rank=rank) for rank in range(world)]
-    assert all(len(batch) == sizes["micro_batch"] for share in shares for batch in share)
-    assert all(len(share) == sizes["steps"] * per_step for share in shares)
+    found = [shares(sizes, rank=rank) for rank in range(sizes["world"])]
+    assert all(len(batch) == sizes["global_batch"] // sizes["world"] for share in found for batch in share)
+    assert all(len(share) == sizes["steps"] for share in found)
     keys = whole(sizes)
     for step in range(sizes["steps"]):
         expected = keys[step * sizes["global_batch"] : (step + 1) * sizes["global_batch"]]
-        found = [[key for batch in share[step * per_step : (step + 1) * per_step] for key in batch] for share in shares]
-        assert sorted(key for share in found for key in share) == sorted(expected)
+        assert sorted(key for share in found for key in share[step]) == sorted(expected)
 
 
 @given(samplers(), st.data())
 def test_starting_later_drops_what_came_before(sizes: dict[str, int], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, sizes["steps"]))
     rank = data.draw(st.integers(0, sizes["world"] - 1))
-    per_step = sizes["global_batch"] // (sizes["micro_batch"] * sizes["world"])
-    assert batches(sizes, start, rank) == batches(sizes, rank=rank)[start * per_step :]
+    assert shares(sizes, start, rank) == shares(sizes, rank=rank)[start:]
 
 
-@given(samplers())
-def test_how_a_step_is_cut_changes_nothing_in_it(sizes: dict[str, int]) -> None:
-    """Accumulating gradients over small batches sees the samples of a large one, in the same order."""
-    small = batches(sizes, world=1, micro=1)
-    assert [key for batch in small for key in batch] == whole(sizes)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    st.none() | st.integers(1, 6),
+    st.none() | st.integers(1, 100),
+)
+def test_micro_batches_hold_every_sample_once_within_their_limits(lengths: list[int], size: int | None, tokens: int | None) -> None:
+    examples = [Example(id=str(i), ids=(7,) * n + (8,), labels=(IGNORE,) * n + (8,), inputs=()) for i, n in enumerate(lengths)]
+    found = MicroBatches(lambda inputs: None, size, tokens)(examples)
+    assert sorted(name for micro in found for name in micro.ids) == sorted(example.id for example in examples)
+    for micro in found:
+        assert size is None or len(micro.ids) <= size
+        assert tokens is None or len(micro.ids) == 1 or sum(lengths[int(name)] + 1 for name in micro.ids) <= tokens
+    longest = [max(lengths[int(name)] for name in micro.ids) for micro in found]
+    assert longest == sorted(longest, reverse=True)
 
 
 @given(samplers())
 def test_each_pass_gives_the_same(sizes: dict[str, int]) -> None:
-    assert batches(sizes) == batches(sizes)
+    assert shares(sizes) == shares(sizes)
 
 
 @given(samplers(), st.integers(1, 12))
@@ -96,7 +101,7 @@ def test_a_longer_run_begins_alike(sizes: dict[str, int], more: int) -> None:
 
 
 def test_epochs_and_seeds_differ_in_their_order() -> None:
-    sizes = {"items": 50, "steps": 10, "global_batch": 10, "micro_batch": 10, "world": 1, "seed": 0}
+    sizes = {"items": 50, "steps": 10, "global_batch": 10, "world": 1, "seed": 0}
     keys = whole(sizes)
     first, second = ([item for epoch, item in keys if epoch == e] for e in (0, 1))
     assert sorted(first) == sorted(second)

@@ -270,7 +270,7 @@ def test_config_says_what_cannot_work() -> None:
 
 def command(folder: Path, records: Any = RECORDS) -> list[str]:
     files = [f"dataset.instructions={write_records(folder, records)}", f"dataset.graphs={write_graphs(folder)}"]
-    small = ["runner.threads=1", "runner.accelerator=cpu", "runner.loggers.tensorboard=null", "runner.checkpoint.every_n_steps=0"]
+    small = ["runner.threads=1", "runner.accelerator=cpu", "logger=none", "runner.checkpoint.every_n_steps=0"]
     return ["dataset=graphgpt_json", "task=instructions", "model/llm=tiny_random", *files, *small]
 
 

@@ -20,11 +20,11 @@ from graphgpt.cli import main
 from graphgpt.config import ExperimentConfig, check_command_line
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.registry import MODELS
+from graphgpt.tensor_files import TensorFiles
 from graphgpt.weights.delta import apply_delta, make_delta
 from graphgpt.weights.exporting import export_weights
 from graphgpt.weights.importing import import_weights
 from graphgpt.weights.lineage import show
-from graphgpt.weights.reader import TensorFiles
 
 
 def quiet(_: str) -> None:

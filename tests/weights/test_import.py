@@ -26,8 +26,8 @@ from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.models.llm import LLMConfig, llm_fingerprint, load_llm, load_tokenizer
 from graphgpt.models.tower import load_tower
 from graphgpt.registry import MODELS, TOWERS
+from graphgpt.tensor_files import TensorFiles, groups
 from graphgpt.weights.importing import import_weights
-from graphgpt.weights.reader import TensorFiles, groups
 
 
 def quiet(_: str) -> None:

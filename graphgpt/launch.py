@@ -1,0 +1,315 @@
+"""How the programs start: a command line checked as a whole, a run folder that says how the run went, sweeps that remember."""
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from graphgpt.checkpoints.folder import read_experiment
+from graphgpt.config import (
+    AUTO,
+    C,
+    CommandLine,
+    ExperimentConfig,
+    addable,
+    plain_settings,
+    read_command_line,
+    read_composed,
+    read_sweeps,
+    register_resolvers,
+    user_errors,
+)
+from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean
+from graphgpt.files import write_json, write_text
+from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, objective, run_state
+from graphgpt.schema import flat
+
+log = logging.getLogger(__name__)
+
+#: In a sweep's folder: the command line that it was started with.
+SWEEP = "sweep.json"
+
+MULTIRUN = ("-m", "--multirun")
+
+
+class OtherRun(GraphGPTError):
+    """A sweep came upon a run of another one in its folder."""
+
+
+def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> None:
+    """Run a Hydra program after its command line was checked; a user's mistake ends in exit code 2 and no traceback.
+
+    Hydra's own flags (``--help``, ``--cfg``, ``--info``, another config folder) go to Hydra unchecked.
+    """
+    register_resolvers()
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    with user_errors():
+        if flags and set(flags) <= set(MULTIRUN):
+            _launch_sweep(program, cls, config_name, overrides)
+            return
+        if not flags:
+            line = read_command_line(cls, config_name, overrides)
+            if line.swept:
+                raise ConfigError([f"{argument}: several values make a sweep; start it with -m." for argument in line.swept])
+            [config] = line.configs
+            if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
+                print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
+                others = [override for override in overrides if override != f"resume={AUTO}"]
+                overrides = [f"resume={config.resume}"] if config.resume else others
+            sys.argv[1:] = [*map(addable, overrides)]
+        program()
+
+
+def run(cls: type[C]) -> Callable[[Callable[[C, Path], None]], Callable[[DictConfig], float | None]]:
+    """Decorator of a program's main function: ``main(config, folder)`` becomes what Hydra calls.
+
+    The run folder holds ``config.yaml`` from the start and, when the run fails, ``error.txt``. In a sweep a run that fails does not
+    end the others, one that finished earlier in the same folder is not repeated, and one that was cut off there goes on. The
+    main function returns its score, for Hydra's sweepers that look for the best one.
+    """
+
+    def decorate(program: Callable[[C, Path], None]) -> Callable[[DictConfig], float | None]:
+        @functools.wraps(program)
+        def main(composed: DictConfig) -> float | None:
+            from hydra.core.hydra_config import HydraConfig
+            from hydra.types import RunMode
+
+            from graphgpt.assembly import command_line, run_folder
+
+            register_resolvers()  # a launcher's process knows nothing of this one's
+            with user_errors():
+                swept = HydraConfig.get().mode == RunMode.MULTIRUN
+                return _run(program, lambda: read_composed(cls, composed, command_line()), run_folder(), swept=swept)
+
+        return main
+
+    return decorate
+
+
+def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path, *, swept: bool) -> float | None:
+    """One run in its folder. In a sweep, ``None`` says that it failed."""
+    if swept:
+        _join_processes()
+    speaks = all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    config: C | None = None
+    try:
+        config = read()
+        if swept and _is_done(folder, config):
+            log.info("%s: done already", folder)
+            return objective(folder)
+        if swept and isinstance(config, ExperimentConfig):
+            config = dataclasses.replace(config, resume=str(folder))
+        if speaks:
+            (folder / ERROR).unlink(missing_ok=True)
+            if isinstance(config, ExperimentConfig):
+                _write_settings(folder, config)
+        program(config, folder)
+    except (Interrupted, OtherRun):
+        raise
+    except Exception as error:
+        if speaks:
+            if config is not None:
+                _write_settings(folder, config)
+            write_text(folder / ERROR, str(error) if isinstance(error, GraphGPTError) else traceback.format_exc())
+        if not swept:
+            raise
+        log.error("%s failed: %s", folder, error)
+        return None
+    return objective(folder)
+
+
+def _write_settings(folder: Path, config: Any) -> None:
+    """What a run is, before it is through; what an earlier attempt wrote stays, for the run says what has changed since."""
+    if not (folder / "config.yaml").exists():
+        settings = plain_settings(config) | {"resume": None}
+        write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def _is_done(folder: Path, config: Any) -> bool:
+    """Whether a sweep's folder holds this very run, finished.
+
+    Raises:
+        OtherRun: it holds another one.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        return False
+    if different := changes(read_experiment(file), plain_settings(config)):
+        key, old, new = different[0]
+        raise OtherRun(f"{folder} holds a run with {key}={old}, not {new}; choose another folder for this sweep (hydra.sweep.dir).")
+    return run_state(folder) == FINISHED
+
+
+def _join_processes() -> None:
+    """Where submitit's local executor started several processes for a run, tell Lightning so, as SLURM would."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and int(os.environ.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
+# Sweeps: -m
+
+
+def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, overrides: Sequence[str]) -> None:
+    """Run a sweep by Hydra's sweeper and launcher, then compare its runs."""
+    from graphgpt.runs_page import PAGE, show, write_page
+
+    overrides, folder = _resumed_sweep(overrides, config_name)
+    line: CommandLine[Any] = read_command_line(cls, config_name, overrides)
+    _check_processes(line)
+    _check_values(line)
+    plans = "BasicSweeper" in line.hydra.sweeper._target_
+    if folder is not None and not plans:
+        raise ConfigError(["resume: only goes on with listed values; what another sweeper would try next, it alone knows."])
+    if folder is None:
+        # Resolved once, with the first run's name, for all runs.
+        folder = Path(str(line.hydra.sweep.dir))
+    others: list[str] = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
+    write_json(folder / SWEEP, {"program": config_name, "overrides": others})
+    # Hydra takes seed and ++seed for two keys: what replaces a value of a file's sweep is left as it is.
+    replaced = line.hydra.sweeper.get("params") or {}
+    added: list[str] = [one if one.partition("=")[0] in replaced else addable(one) for one in [*others, *_threads(line)]]
+    sys.argv[1:] = ["-m", *added, f"hydra.sweep.dir={quoted(str(folder))}"]
+    go_on = f"python {config_name}.py -m resume={folder}"
+    try:
+        program()
+    except (KeyboardInterrupt, SystemExit) as end:
+        if plans and (isinstance(end, KeyboardInterrupt) or end.code == 130):
+            print(f"To go on with the sweep: {go_on}", file=sys.stderr)
+        raise
+    runs = find_runs(folder)
+    show(runs, folder)
+    write_page(compare(runs), folder, folder / PAGE)
+    print(f"Page: {folder / PAGE}")
+    if left := [one for one in runs if one.state != FINISHED]:
+        failed = sum(one.state == FAILED for one in left)
+        again = f" To try them again: {go_on}" if plans else ""
+        print(f"{failed} of {len(runs)} runs failed, {len(left) - failed} are unfinished.{again}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _resumed_sweep(overrides: Sequence[str], config_name: str) -> tuple[list[str], Path | None]:
+    """The command line without ``resume``, and the folder of the sweep that goes on, if one does.
+
+    ``resume=FOLDER`` takes the command line that started the sweep; others given beside it replace and add.
+    ``resume=auto`` finds the newest sweep of the same command line that is not complete.
+    """
+    others = [override for override in overrides if not re.match(r"(\+\+)?resume=", override)]
+    wanted = next((override.partition("=")[2] for override in overrides if override not in others), None)
+    if wanted is None:
+        return others, None
+    if wanted == AUTO:
+        for file in sorted(Path("multirun").rglob(SWEEP), key=lambda path: path.parent.name, reverse=True):
+            runs = find_runs(file.parent)
+            complete = bool(runs) and all(one.state == FINISHED for one in runs)
+            if not complete and read_sweep(file.parent) == {"program": config_name, "overrides": others}:
+                print(f"resume={AUTO}: going on with {file.parent}")
+                return others, file.parent
+        print(f"resume={AUTO}: nothing to go on with, a new sweep")
+        return others, None
+    folder = Path(wanted)
+    started = read_sweep(folder)
+    if started["program"] != config_name:
+        right = f"graphgpt sweep --resume {folder}" if started["program"] == "sweep" else f"{started['program']}.py -m resume={folder}"
+        raise ConfigError([f"resume: {folder} was not started by {config_name}.py -m; use {right}."])
+    given = {override.partition("=")[0].lstrip("+"): override for override in others}
+    first = {override.partition("=")[0].lstrip("+"): override for override in started["overrides"]}
+    return [*(first | given).values()], folder
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """What a sweep's folder says about how it was started.
+
+    Raises:
+        GraphGPTError: it is no sweep's folder.
+    """
+    file = folder / SWEEP
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(data["overrides"], list) or not isinstance(data["program"], str):
+            raise TypeError("'overrides' is no list or 'program' no text")
+    except FileNotFoundError as error:
+        known = [str(path.parent) for path in folder.parent.glob(f"*/{SWEEP}")]
+        raise GraphGPTError(f"{folder} is no sweep's folder: it has no {SWEEP}. {did_you_mean(str(folder), known)}".strip()) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GraphGPTError(f"{file} cannot be read: {error}") from error
+    found: dict[str, Any] = data
+    return found
+
+
+def _check_processes(line: CommandLine[Any]) -> None:
+    """Refuse a sweep whose runs have several processes, unless the launcher starts each run with so many."""
+    launcher = line.hydra.launcher
+    started = "submitit" in launcher._target_
+    tasks = launcher.get("tasks_per_node", 1) * launcher.get("nodes", 1) if started else 1
+    for config in line.configs:
+        wanted = getattr(getattr(config, "runner", None), "processes", 1)
+        if wanted == tasks:
+            continue
+        nodes = getattr(getattr(config, "runner", None), "num_nodes", 1)
+        right = f"hydra.launcher.tasks_per_node={wanted // nodes} hydra.launcher.nodes={nodes}"
+        if started:
+            raise ConfigError([f"hydra.launcher: starts {tasks} process(es) per run, but a run has {wanted}; use {right}."])
+        raise ConfigError(
+            [
+                f"runner.devices: a sweep (-m) cannot start {wanted} processes per run, since each of them would run the whole sweep; "
+                f"use graphgpt sweep, which starts every run afresh, or hydra/launcher=submitit_slurm {right}."
+            ]
+        )
+
+
+def _check_values(line: CommandLine[Any]) -> None:
+    """Refuse an interval where Hydra tries every combination."""
+    if "BasicSweeper" not in line.hydra.sweeper._target_:
+        return
+    if endless := [override.input_line for override in read_sweeps(line.swept) if not override.is_discrete_sweep()]:
+        raise ConfigError(
+            [f"'{text}': an interval has no end of values; list some, or let graphgpt sweep choose (--trials 20)." for text in endless]
+        )
+
+
+def _threads(line: CommandLine[Any]) -> list[str]:
+    """Where a launcher runs several at once on this machine, each gets its share of the processors."""
+    launcher, count = line.hydra.launcher, len(line.configs)
+    if "joblib" in launcher._target_:
+        jobs = launcher.n_jobs if launcher.n_jobs > 0 else max(1, processors() + 1 + launcher.n_jobs)
+        at_once = min(jobs, count)
+    elif "submitit" in launcher._target_ and "Local" in launcher._target_:
+        at_once = min(count, line.hydra.sweeper.get("max_batch_size") or count) * launcher.tasks_per_node
+    else:
+        return []
+    key = "runner.threads" if isinstance(line.configs[0], ExperimentConfig) else "threads"
+    settings = flat(plain_settings(line.configs[0]))
+    return [f"{key}={share_of_processors(at_once)}"] if key in settings and settings[key] is None else []
+
+
+def processors() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_of_processors(at_once: int) -> int:
+    """Threads for each of so many runs at once."""
+    return max(1, math.floor(processors() / max(1, at_once)))
+
+
+def quoted(value: str) -> str:
+    """A text as a value of Hydra's command line, whatever is in it."""
+    if re.fullmatch(r"[\w./-]+", value):
+        return value
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # only those backslashes are special that stand before a quote
+    trailing = escaped[len(escaped.rstrip("\\")) :]
+    return f"'{escaped}{trailing}'"

@@ -1,0 +1,53 @@
+"""A question with its answer as a report shows it."""
+
+from typing import Any
+
+import torch
+
+from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.prompts.instruction import Instruction
+from graphgpt.runners.analysis import nodes_of, subgraphs_of
+from graphgpt.runners.report import Neighborhood, Sample
+from graphgpt.task import Prediction, Task
+
+#: So many nodes of a subgraph are drawn; more could not be told apart.
+_MAX_DRAWN = 120
+
+
+def graph_of(task: Task) -> TextAttributedGraph | None:
+    """The task's graph; stored questions have none."""
+    graph = getattr(task, "graph", None)
+    return graph if isinstance(graph, TextAttributedGraph) else None
+
+
+def shown_sample(task: Task, instruction: Instruction, prediction: Prediction) -> Sample:
+    """One question of a task with what the model said."""
+    names, graph = task.candidates, graph_of(task)
+    nodes = nodes_of(instruction)
+    candidates = []
+    if names and prediction.scores is not None:
+        chances = torch.tensor(prediction.scores).softmax(dim=0).tolist()
+        candidates = sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])
+    return Sample(
+        id=prediction.id,
+        title=" and ".join(graph.title(node) for node in nodes) if graph and nodes else prediction.id,
+        prompt=instruction.prompt,
+        subgraphs=[_neighborhood(graph, subgraph) for subgraph in subgraphs_of(instruction)] if graph else [],
+        truth=prediction.expected,
+        answer=candidates[0][0] if candidates else None,
+        candidates=candidates,
+        generated=prediction.text,
+        metrics={} if names else task.answer_metrics(prediction),
+    )
+
+
+def _neighborhood(graph: TextAttributedGraph, subgraph: Any) -> Neighborhood:
+    # A token per node: only those are drawn that the prompt holds. Tokens that pool nodes hold something of all.
+    drawn = min(_MAX_DRAWN, len(subgraph.nodes) if subgraph.pool is not None else subgraph.num_tokens)
+    nodes = subgraph.nodes[:drawn]
+    inside = (subgraph.edge_index < drawn).all(dim=0)
+    return Neighborhood(
+        nodes=[graph.title(node) for node in nodes.tolist()],
+        classes=graph.y[nodes].tolist(),
+        edges=[(a, b) for a, b in subgraph.edge_index[:, inside].t().tolist()],
+    )

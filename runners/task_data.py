@@ -1,0 +1,97 @@
+"""Lightning's view of a task: a share of a global batch per step, a fixed set of validation batches."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from graphgpt.errors import GraphGPTError
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.batch import training_batch
+from graphgpt.runners.data import Examples, Key, MicroBatches, StepSampler, chunks, mix, spread
+from graphgpt.runners.fitting import tokens_that_fit
+from graphgpt.runners.prediction import make_processor
+from graphgpt.task import Task, generator
+
+
+class TaskData(LightningDataModule):
+    """Training and validation batches of a task.
+
+    Args:
+        task: Makes the samples.
+        model: Reads them.
+        experiment: The ``ExperimentConfig``.
+    """
+
+    def __init__(self, task: Task, model: GraphLLM, experiment: Any) -> None:
+        super().__init__()
+        self.task = task
+        self.model = model
+        self.processor = make_processor(model)
+        self.seed = experiment.seed
+        self.config = experiment.runner
+
+    def train_dataloader(self) -> Any:
+        trainer, config = self.trainer, self.config
+        assert trainer is not None
+        sampler = StepSampler(
+            training_items(self.task, config.train_samples, self.seed),
+            redraw=config.train_samples is None,
+            steps=config.max_steps,
+            global_batch=config.global_batch_size,
+            seed=self.seed,
+            start=trainer.global_step,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+        examples, collate = Examples(self.task, self.processor, self.seed, training=True), self.model.tower.collate
+        tokens = config.micro_batch_tokens
+        if tokens == "auto":
+            tokens = tokens_that_fit(self.model, [examples[key] for key in next(iter(sampler))], collate)
+        return DataLoader(
+            examples,
+            batch_sampler=sampler,
+            collate_fn=MicroBatches(collate, config.micro_batch_size, tokens),
+            num_workers=config.workers,
+        )
+
+    def val_dataloader(self) -> Any:
+        if not self.config.val_every:
+            return []
+        return DataLoader(
+            Examples(self.task, self.processor, self.seed + 1, training=False),
+            batch_sampler=self._own_chunks(),
+            collate_fn=lambda examples: training_batch(examples, self.model.tower.collate),
+        )
+
+    @cached_property
+    def _chunks(self) -> list[list[Key]]:
+        items = spread(self.task.items("val"), self.config.val_samples).tolist()
+        return [list(chunk) for chunk in chunks([(0, item) for item in items], self.config.samples_per_pass)]
+
+    def _own_chunks(self) -> list[list[Key]]:
+        """This process's chunks; as many as every other has, for they gather weights together. What is too much does not count."""
+        trainer, whole = self.trainer, self._chunks
+        assert trainer is not None
+        rounds = -(-len(whole) // trainer.world_size)
+        return [whole[(number * trainer.world_size + trainer.global_rank) % len(whole)] for number in range(rounds)]
+
+    def counts(self, batch: int, rank: int) -> bool:
+        """Whether a validation batch of this process is one of the set, and not one too much."""
+        assert self.trainer is not None
+        return batch * self.trainer.world_size + rank < len(self._chunks)
+
+
+def training_items(task: Task, count: int | None = None, seed: int = 0) -> Tensor:
+    """The items to train on, shape ``[k]``, int64; at most ``count`` of them, drawn with ``seed``.
+
+    Raises:
+        GraphGPTError: there are none.
+    """
+    items = task.items("train")
+    if not len(items):
+        raise GraphGPTError(f"The graph '{task.data['name']}' has no training nodes for the task '{task.config.name}'.")
+    return items if count is None else items[torch.randperm(len(items), generator=generator(mix(seed, -1)))[:count]]

@@ -1,0 +1,174 @@
+"""What a training run leaves behind to be read: its stage in the checkpoint's history, and report.html."""
+
+import datetime
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphgpt.checkpoints.folder import environment
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.runners.callbacks import MetricsFile, read_lines
+from graphgpt.runners.data import mix
+from graphgpt.runners.measurements import task_of
+from graphgpt.runners.report import Report, Sample, Stage, write_report
+from graphgpt.runners.samples import graph_of, shown_sample
+from graphgpt.task import Prediction, Task
+from graphgpt.tasks.mixture import Mixture
+
+Lines = Sequence[Mapping[str, Any]]
+"""Of metrics.jsonl."""
+
+
+def stage_history(name: str, folder: Path, *, parameters: int, samples: int, seconds: float) -> dict[str, Any]:
+    """One stage of a checkpoint's history: its curves and a few facts for the report.
+
+    Args:
+        name: Of the task.
+        folder: Run folder.
+        parameters: How many were trained.
+        samples: How many were seen.
+        seconds: Of the training.
+    """
+    lines = MetricsFile.read(folder / "metrics.jsonl")
+    steps, loss = _curve(lines, "train/loss")
+    metrics = sorted({key for line in lines for key in line if key.startswith("val/")})
+    return {
+        "name": name,
+        "steps": steps,
+        "loss": loss,
+        "val": {key.removeprefix("val/").replace("/", " of "): _curve(lines, key) for key in metrics},
+        "seconds": seconds,
+        "facts": {"Trainable parameters": f"{parameters:,}", "Samples seen": f"{samples:,}"} | _speed(lines),
+    }
+
+
+def read_stages(history: Sequence[Mapping[str, Any]]) -> list[Stage]:
+    """The stages of a checkpoint's history."""
+    return [Stage(**{**stage, "val": {name: tuple(curve) for name, curve in stage["val"].items()}}) for stage in history]
+
+
+def write_training_report(task: Task, model: GraphLLM, experiment: Any, history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write ``report.html``: curves, speed, the settings that matter, and what the model wrote at each validation.
+
+    Args:
+        task: Trained on.
+        model: Trained.
+        experiment: The ``ExperimentConfig``.
+        history: Of the checkpoint; the last stage is this run.
+        folder: Run folder.
+    """
+    lines = MetricsFile.read(folder / "metrics.jsonl")
+    *before, this = read_stages(history)
+    this = replace(this, curves=_more_curves(lines))
+    settings, llm = experiment.runner, model.config.llm
+    parts = list(task.parts.values()) if isinstance(task, Mixture) else [task]
+    classes = {tuple(graph.class_names) for part in parts if (graph := graph_of(part)) is not None}
+    versions = {name: version for name, version in environment().items() if name in ("graphgpt", "torch", "transformers", "python")}
+    name = experiment.name.replace("_", " ")
+    write_report(
+        Report(
+            title=f"Training {name} on {' and '.join(dict.fromkeys(part.data['name'] for part in parts))}",
+            summary=_summary(this),
+            created=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+            command=" ".join(["python", *sys.argv]),
+            facts={
+                "Language model": llm.path,
+                "Tower": model.config.tower.name,
+                "Projector": model.config.projector.name,
+                "LoRA rank": str(model.config.lora.rank),
+                "Task": task.config.name,
+                "Data": task.summary,
+                "Batch": f"{settings.global_batch_size} samples per step, {settings.processes} process(es)",
+                "Learning rates": _learning_rates(lines),
+                "Precision": str(settings.precision),
+                "Seed": str(experiment.seed),
+                "Started from": experiment.stage1 or "the language model alone",
+                "Checkpoint": str(folder / "checkpoint"),
+                "Versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+            },
+            stages=[*before, this],
+            rows=[],
+            main_metric="",
+            items=0,
+            remarks=[],
+            wordings={},
+            class_names=list(classes.pop()) if len(classes) == 1 else [],
+            confusion=[],
+            calibration=None,
+            by_homophily=[],
+            by_degree=[],
+            samples=_samples(task, experiment.seed + 1, folder),
+            next_steps=[
+                ("See how good it is", f"python evaluate.py checkpoint={folder}"),
+                ("Compare it with other runs", f"graphgpt runs {folder.parent}"),
+            ],
+        ),
+        folder / "report.html",
+    )
+
+
+def _curve(lines: Lines, key: str) -> tuple[list[int], list[float]]:
+    """A metric as (how many steps were done, value)."""
+    found = [(line["step"] + 1, line[key]) for line in lines if key in line]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _more_curves(lines: Lines) -> dict[str, tuple[list[int], list[float]]]:
+    parts = dict.fromkeys(key for line in lines for key in line if key.startswith("train/loss/"))
+    keys = {f"Training loss of {key.removeprefix('train/loss/')}": key for key in parts}
+    keys |= {"Gradient norm, before clipping": "grad_norm", "Samples per second": "speed/samples_per_s"}
+    return {name: curve for name, key in keys.items() if (curve := _curve(lines, key))[0]}
+
+
+def _speed(lines: Lines) -> dict[str, str]:
+    """Medians, for the first steps are slower than the rest."""
+
+    def median(key: str) -> float:
+        return float(statistics.median(line[key] for line in lines if key in line))
+
+    if not any("speed/samples_per_s" in line for line in lines):
+        return {}
+    return {
+        "Speed": f"{median('speed/samples_per_s'):.3g} samples/s, {median('speed/tokens_per_s'):,.0f} tokens/s",
+        "Waiting for data": f"{median('speed/data_wait'):.0%} of the time",
+        "Peak memory": f"{max(line['memory/peak_gb'] for line in lines if 'memory/peak_gb' in line):.2f} GB",
+    }
+
+
+def _learning_rates(lines: Lines) -> str:
+    """The highest of each group."""
+    groups = dict.fromkeys(key for line in lines for key in line if key.startswith("lr/"))
+    highest = {key: max(line[key] for line in lines if key in line) for key in groups}
+    return ", ".join(f"{key.removeprefix('lr/').replace('_', ' ')} {value:.2g}" for key, value in highest.items())
+
+
+def _summary(stage: Stage) -> str:
+    if not stage.loss:
+        return "Nothing was logged."
+    steps = f"{stage.steps[-1]} step{'' if stage.steps[-1] == 1 else 's'}"
+    text = f"{steps}; the training loss went from {stage.loss[0]:.3g} to {stage.loss[-1]:.3g}"
+    if "loss" in stage.val:
+        values = stage.val["loss"][1]
+        text += f", the validation loss from {values[0]:.3g} to {values[-1]:.3g}" if len(values) > 1 else f", validation {values[0]:.3g}"
+    return f"{text}."
+
+
+def _samples(task: Task, seed: int, folder: Path) -> list[Sample]:
+    """What samples.jsonl holds: each question with the answers of all validations."""
+    answers: dict[int, list[Mapping[str, Any]]] = {}
+    for line in read_lines(folder / "samples.jsonl"):
+        answers.setdefault(line["item"], []).append(line)
+    samples = []
+    for item, entries in answers.items():
+        instruction = task.instruction(item, seed=mix(seed, 0, item), training=False)
+        last = entries[-1]
+        prediction = Prediction(
+            id=instruction.id, prompt_tokens=0, truth=instruction.truth, scores=None, expected=last["expected"], text=last["answer"]
+        )
+        sample = shown_sample(task_of(task, instruction.id)[1], instruction, prediction)
+        written = [(entry["step"], entry["answer"]) for entry in entries]
+        samples.append(replace(sample, generated=None, right=last["right"], answers=written))
+    return samples

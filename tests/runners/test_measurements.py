@@ -1,0 +1,200 @@
+"""What is logged beside the loss: speed, waiting, memory, the tasks of a mixture, and what the model writes."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import csv_overrides
+from hypothesis import given
+from hypothesis import strategies as st
+from test_training import Trained, finish, run, tensors
+
+from graphgpt.checkpoints.folder import read_history
+from graphgpt.runners.callbacks import MetricsFile, read_lines
+from graphgpt.runners.data import Examples, spread
+
+Train = Callable[..., Trained]
+MIXTURE = ["experiment=stage2/mixture", "stage1=null", "runner.max_steps=4", "runner.global_batch_size=4"]
+VALIDATED = ["runner.val_every=2", "runner.val_samples=6", "runner.val_answers=3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return csv_overrides(tmp_path_factory.mktemp("csv"))
+
+
+@pytest.fixture(scope="module")
+def mixture(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return run(tmp_path_factory.mktemp("mixture"), [*data, *MIXTURE, *VALIDATED])
+
+
+def test_speed_and_memory_stand_in_every_line_of_training(mixture: Trained) -> None:
+    lines = [line for line in mixture.lines if "train/loss" in line]
+    assert len(lines) == 4
+    for line in lines:
+        assert 0 < line["speed/samples_per_s"] < line["speed/tokens_per_s"]
+        assert 0 < line["speed/data_wait"] < 1
+        assert 0.05 < line["memory/peak_gb"] < 64
+        assert line["grad_norm"] > 0
+    wall = [later["time"] - earlier["time"] for earlier, later in itertools.pairwise(lines)]
+    # Without a validation in between, the time of four samples is the time between two lines.
+    assert 4 / lines[1]["speed/samples_per_s"] == pytest.approx(wall[0], rel=0.3, abs=0.2)
+    assert 4 / lines[2]["speed/samples_per_s"] < wall[1], "validation counts as training"
+
+
+def test_slow_data_show(data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Examples.__getitem__
+
+    def slow(self: Examples, key: Any) -> Any:
+        time.sleep(0.3)
+        return make(self, key)
+
+    monkeypatch.setattr(Examples, "__getitem__", slow)
+    done = run(tmp_path, [*data, "runner.max_steps=3", "runner.global_batch_size=2", "runner.log_every=3"])
+    [line] = done.lines
+    assert line["step"] == 2
+    seconds = 6 / line["speed/samples_per_s"]
+    assert 6 * 0.3 < line["speed/data_wait"] * seconds < seconds
+
+
+def test_a_mixture_has_a_loss_for_each_task(mixture: Trained) -> None:
+    for line in mixture.lines:
+        kind = "train" if "train/loss" in line else "val"
+        parts = [line[f"{kind}/loss/{name}"] for name in ("nodes", "links") if f"{kind}/loss/{name}" in line]
+        assert min(parts) - 1e-5 <= line[f"{kind}/loss"] <= max(parts) + 1e-5
+    items = spread(mixture_items(mixture), 6)
+    nodes = int((items < mixture_items(mixture)[0] + count(mixture, "nodes")).sum())
+    for line in mixture.lines:
+        if "val/loss" in line:
+            mean = (nodes * line["val/loss/nodes"] + (6 - nodes) * line["val/loss/links"]) / 6
+            assert line["val/loss"] == pytest.approx(mean, rel=1e-5)
+    assert 0 < nodes < 6
+    curves = read_history(mixture.folder / "checkpoint")[-1]["val"]
+    assert set(curves) == {"loss", "loss of links", "loss of nodes"}
+    assert curves["loss of nodes"][0] == [2, 4]
+
+
+def mixture_items(done: Trained) -> torch.Tensor:
+    from graphgpt.assembly import build_task
+
+    return build_task(done.experiment).items("val")
+
+
+def count(done: Trained, part: str) -> int:
+    from graphgpt.assembly import build_task
+
+    return len(build_task(done.experiment).parts[part].items("val"))  # type: ignore[attr-defined]
+
+
+def test_a_plain_task_has_one_loss(data: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, [*data, "runner.max_steps=1", "runner.global_batch_size=2", "runner.val_every=1", "runner.val_samples=2"])
+    assert {key for line in done.lines for key in line if "loss" in key} == {"train/loss", "val/loss"}
+
+
+# What the model writes.
+
+
+def test_answers_of_every_validation_are_kept(mixture: Trained) -> None:
+    lines = read_lines(mixture.folder / "samples.jsonl")
+    assert [line["step"] for line in lines] == [2, 2, 2, 4, 4, 4]
+    assert [line["id"] for line in lines[:3]] == [line["id"] for line in lines[3:]]
+    assert {line["id"].split("/")[0] for line in lines} == {"nodes", "links"}
+    for line in lines:
+        assert "<graph: 3 tokens>" in line["prompt"]
+        assert line["right"] == (line["answer"] == line["expected"])
+
+
+def test_answers_are_those_of_the_model_and_resumed_ones_come_once(data: list[str], tmp_path: Path) -> None:
+    short = ["runner.max_steps=4", "runner.global_batch_size=2", *VALIDATED, "runner.checkpoint.every_n_steps=3"]
+    first = run(tmp_path, [*data, *short])
+    whole = (first.folder / "samples.jsonl").read_text()
+    with (first.folder / "samples.jsonl").open("a") as file:
+        file.write('{"step": 4, "torn')
+    run(tmp_path, [f"resume={tmp_path}"])
+    assert (first.folder / "samples.jsonl").read_text() == whole
+    assert [line["step"] for line in map(json.loads, whole.splitlines())] == [2, 2, 2, 4, 4, 4]
+
+
+def test_without_validation_there_are_no_answers(data: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, [*data, "runner.max_steps=1", "runner.global_batch_size=2"])
+    assert not (done.folder / "samples.jsonl").exists()
+
+
+@given(st.integers(1, 200), st.integers(1, 250))
+def test_spread_items_are_different_and_even(items: int, count: int) -> None:
+    found = spread(torch.arange(items), count).tolist()
+    assert len(found) == min(items, count) == len(set(found))
+    assert found == sorted(found)
+    assert found[0] == 0
+    gaps = [later - earlier for earlier, later in itertools.pairwise(found)]
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+# The report.
+
+
+def test_the_report_shows_curves_speed_and_answers(mixture: Trained) -> None:
+    page = (mixture.folder / "report.html").read_text()
+    for words in (
+        "Training stage2 on csv",
+        "Validation: loss of nodes",
+        "Training loss of links",
+        "Gradient norm, before clipping",
+        "Samples per second",
+        "Waiting for data",
+        "Peak memory",
+        "After 2 steps",
+        "After 4 steps",
+        "&lt;graph: 3 tokens&gt;",
+        f"python evaluate.py checkpoint={mixture.folder}",
+    ):
+        assert words in page, words
+
+
+def test_the_report_needs_no_network_and_fits_a_phone(mixture: Trained) -> None:
+    from test_report import Page
+
+    html = (mixture.folder / "report.html").read_text()
+    page = Page(html)
+    assert page.open == []
+    loaded = [
+        value or "" for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "xlink:href", "srcset", "data")
+    ]
+    assert loaded and all(link.startswith("#") for link in loaded)
+    assert "@import" not in html and "url(http" not in html
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+    assert not [attrs for tag, attrs in page.tags if tag in ("svg", "table") and "px" in (attrs.get("width") or "")]
+
+
+def test_a_report_of_an_unvalidated_run(data: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, [*data, "runner.max_steps=1", "runner.global_batch_size=2"])
+    page = (done.folder / "report.html").read_text()
+    assert "1 step; the training loss went" in page
+    assert "Samples" not in page.split("<nav")[1].split("</nav>")[0]
+
+
+# Several processes.
+
+
+def test_two_processes_log_what_one_does(data: list[str], mixture: Trained, tmp_path: Path) -> None:
+    two = ["runner/strategy=ddp", "runner.devices=2", "callbacks=ema"]
+    folder = tmp_path / "two"
+    finish(tmp_path, *data, *MIXTURE, *VALIDATED, *two, f"hydra.run.dir={folder}")
+    alone = run(tmp_path / "alone", [*data, *MIXTURE, *VALIDATED, "callbacks=ema"])
+    lines = MetricsFile.read(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [line["step"] for line in alone.lines]
+    for line, other in zip(lines, alone.lines, strict=True):
+        assert {key for key in line if "loss" in key} == {key for key in other if "loss" in key}
+        for key in line:
+            if "loss" in key:
+                assert line[key] == pytest.approx(other[key], rel=1e-4), key
+        assert line.keys() == other.keys()
+    expected = tensors(alone.folder)
+    for name, tensor in tensors(folder).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+    assert len(read_lines(folder / "samples.jsonl")) == 6

@@ -1,0 +1,310 @@
+"""``graphgpt runs``: what differs between runs, means over seeds, and the files it writes."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphgpt.cli import main
+from graphgpt.errors import GraphGPTError
+from graphgpt.runs import FAILED, FINISHED, STOPPED, UNFINISHED, Run, changes, compare, find_runs, objective, sort
+from graphgpt.runs_page import duration, with_deviation
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write(name, state="finished", seed=0, projector="linear", lr=1.0, ...)``: a run folder as train.py leaves it."""
+
+    def write(
+        name: str,
+        state: str = FINISHED,
+        *,
+        seed: int = 0,
+        projector: str = "linear",
+        lr: float = 1.0,
+        loss: float = 2.0,
+        scores: dict[str, float] | None = None,
+        **more: Any,
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        mlp = {"hidden": 64} if projector == "mlp" else {}
+        settings = {
+            "name": "stage2",
+            "seed": seed,
+            "model": {"projector": {"name": projector, **mlp}, "lora": {"rank": 4}},
+            "runner": {"name": "lightning", "lr": {"lora": lr}, "threads": seed + 1},
+            "resume": None,
+            **more,
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        lines = [{"step": step, "train/loss": loss + 1 / (step + 1), "time": 100.0 + step} for step in range(3)]
+        lines.append({"step": 2, "val/loss": loss, "time": 103.0})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if state == FINISHED:
+            checkpoint = folder / "checkpoint"
+            checkpoint.mkdir()
+            (checkpoint / "config.yaml").write_text(yaml.safe_dump(settings))
+            (checkpoint / "manifest.json").write_text("{}")
+            history = [{"seconds": 999, "facts": {}}, {"seconds": 75.0, "facts": {"Trainable parameters": "12,345"}}]
+            (checkpoint / "history.json").write_text(json.dumps(history))
+            if scores:
+                entry = {"task": "node_classification", "split": "test", "metrics": scores}
+                (checkpoint / "scores.json").write_text(json.dumps([entry]))
+        if state == FAILED:
+            (folder / "error.txt").write_text('Traceback (most recent call last):\n  File "a.py"\nValueError: bad [thing]\n')
+        if state == STOPPED:
+            (folder / "pruned.txt").write_text("val/loss 9 after step 3, worse than the median\n")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def six(write: Write, tmp_path: Path) -> Path:
+    """Two projectors by three seeds."""
+    for number, (projector, seed) in enumerate((projector, seed) for projector in ("linear", "mlp") for seed in range(3)):
+        better = 0.1 if projector == "mlp" else 0.0
+        write(f"{number}", projector=projector, seed=seed, loss=2 - better, scores={"accuracy": 0.7 + better + 0.01 * seed})
+    return tmp_path
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = 0
+    try:
+        main(["runs", *arguments])
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 0
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_what_a_run_folder_says(write: Write, tmp_path: Path) -> None:
+    write("a", scores={"accuracy": 0.5, "macro_f1": 0.4})
+    [one] = find_runs(tmp_path)
+    assert one.folder == tmp_path / "a"
+    assert one.state == FINISHED
+    assert one.scores == {"accuracy": 0.5, "macro_f1": 0.4, "val/loss": 2.0, "train/loss": pytest.approx(2 + 1 / 3)}
+    assert (one.seconds, one.parameters, one.error) == (75.0, 12345, "")
+    assert one.settings["model.projector.name"] == "linear"
+    assert objective(one.folder) == 2.0
+
+
+def test_runs_that_did_not_finish(write: Write, tmp_path: Path) -> None:
+    write("a", UNFINISHED)
+    write("b", FAILED)
+    write("c", STOPPED)
+    runs = find_runs(tmp_path)
+    assert [one.state for one in runs] == [UNFINISHED, FAILED, STOPPED]
+    assert [one.error for one in runs] == ["", "ValueError: bad [thing]", "val/loss 9 after step 3, worse than the median"]
+    assert [one.seconds for one in runs] == [3.0, 3.0, 3.0]
+    assert [one.parameters for one in runs] == [None, None, None]
+
+
+def test_folders_come_in_the_order_of_their_numbers(write: Write, tmp_path: Path) -> None:
+    for name in ("10", "9", "2", "1-seed0"):
+        write(name)
+    (tmp_path / "2" / ".hydra").mkdir()
+    (tmp_path / "2" / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    assert [one.folder.name for one in find_runs(tmp_path)] == ["1-seed0", "2", "9", "10"]
+
+
+def test_evaluations_are_compared_where_nothing_was_trained(write: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluations" / "a"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("checkpoint: runs/a\nseed: 0\nsplit: test\n")
+    rows = [{"name": "Graph tokens", "metrics": {"macro_f1": 0.5, "accuracy": 0.6}}]
+    (folder / "metrics.json").write_text(json.dumps({"main_metric": "accuracy", "rows": rows}))
+    [one] = find_runs(tmp_path)
+    assert list(one.scores) == ["accuracy", "macro_f1"]
+    assert one.state == FINISHED
+    assert objective(folder) == 0.6
+    write("b")
+    assert [one.folder.name for one in find_runs(tmp_path)] == ["b"]
+
+
+def test_only_what_differs_and_leads_elsewhere(six: Path) -> None:
+    comparison = compare(find_runs(six))
+    # The hidden width comes along with the mlp; threads, seed and names are no difference.
+    assert comparison.keys == {"model.projector.name": "projector"}
+    assert comparison.scores == ["accuracy", "val/loss", "train/loss"]
+
+
+def test_groups_are_equal_but_for_the_seed(six: Path) -> None:
+    groups = compare(find_runs(six)).groups
+    assert [[one.folder.name for one in group.runs] for group in groups] == [["0", "1", "2"], ["3", "4", "5"]]
+    assert groups[1].means["accuracy"] == pytest.approx(0.81)
+    assert groups[1].deviations["accuracy"] == pytest.approx(0.01)
+    assert with_deviation(groups[1], "accuracy") == "0.810 ± 0.010"
+
+
+def test_means_are_of_finished_runs(write: Write, tmp_path: Path) -> None:
+    write("a", loss=1)
+    write("b", seed=1, loss=3)
+    write("c", UNFINISHED, seed=2, loss=50)
+    [group] = compare(find_runs(tmp_path)).groups
+    assert group.means["val/loss"] == 2
+
+
+def test_short_names_stay_apart() -> None:
+    def one(**settings: Any) -> Run:
+        return Run(folder=Path("a"), settings={key.replace("__", "."): value for key, value in settings.items()}, state=FINISHED, scores={})
+
+    runs = [one(model__lora__rank=1, runner__lr__lora=1, runner__rank=1), one(model__lora__rank=2, runner__lr__lora=2, runner__rank=2)]
+    assert compare(runs).keys == {"model.lora.rank": "lora.rank", "runner.lr.lora": "lora", "runner.rank": "runner.rank"}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from(["x", "y"]), st.integers(0, 3), st.floats(-5, 5)), min_size=1, max_size=12
+    )
+)
+def test_every_run_is_in_one_group_with_its_like(drawn: list[tuple[int, str, int, float]]) -> None:
+    runs = [
+        Run(folder=Path(str(i)), settings={"runner.name": "a", "a": a, "b": b, "seed": seed}, state=FINISHED, scores={"val/loss": loss})
+        for i, (a, b, seed, loss) in enumerate(drawn)
+    ]
+    comparison = compare(runs)
+    assert sorted(str(one.folder) for group in comparison.groups for one in group.runs) == sorted(str(one.folder) for one in runs)
+    for group in comparison.groups:
+        assert len({(one.settings["a"], one.settings["b"]) for one in group.runs}) == 1
+        assert math.isclose(group.means["val/loss"], sum(one.scores["val/loss"] for one in group.runs) / len(group.runs), abs_tol=1e-9)
+    assert len(comparison.groups) == len({(a, b) for a, b, _, _ in drawn})
+
+
+def test_sorting(six: Path) -> None:
+    comparison = compare(find_runs(six))
+
+    def names(by: str, *, reverse: bool = False) -> list[str]:
+        return [one.folder.name for one in sort(comparison, by, reverse=reverse).runs]
+
+    assert names("accuracy") == ["5", "4", "3", "2", "1", "0"]
+    assert names("accuracy", reverse=True) == ["0", "1", "2", "3", "4", "5"]
+    assert names("val/loss") == ["3", "4", "5", "0", "1", "2"]
+    assert names("projector") == names("model.projector.name") == ["0", "1", "2", "3", "4", "5"]
+    assert names("seed") == ["0", "3", "1", "4", "2", "5"]
+    assert [group.values["model.projector.name"] for group in sort(comparison, "accuracy").groups] == ["mlp", "linear"]
+    with pytest.raises(GraphGPTError, match=r"^--sort: there is no 'acuracy' to sort by. Did you mean 'accuracy'\?$"):
+        names("acuracy")
+
+
+def test_what_has_no_value_comes_last(write: Write, tmp_path: Path) -> None:
+    write("a", UNFINISHED)
+    write("b", scores={"accuracy": 0.1})
+    for reverse in (False, True):
+        assert [one.folder.name for one in sort(compare(find_runs(tmp_path)), "accuracy", reverse=reverse).runs] == ["b", "a"]
+
+
+def test_in_the_terminal(six: Path, capsys: pytest.CaptureFixture[str], write: Write) -> None:
+    write("6", FAILED, projector="mlp", seed=3)
+    code, printed = command(capsys, str(six))
+    assert code == 0
+    lines = printed.splitlines()
+    assert lines[0].split() == ["run", "projector", "seed", "state", "accuracy", "val/loss", "train/loss", "time", "trained"]
+    assert lines[1].split() == ["0", "linear", "0", "finished", "0.7", "2", "2.333", "75", "s", "12,345"]
+    assert lines[7].split()[:4] == ["6", "mlp", "3", "failed"]
+    assert lines[8].split()[:3] == ["projector", "runs", "accuracy"]
+    assert lines[9].split() == ["linear", "3", "0.710", "±", "0.010", "2", "±", "0", "2.333", "±", "0", "75", "s"]
+    assert lines[10].split()[:5] == ["mlp", "3", "of", "4", "0.810"]
+    assert lines[-1] == "6 failed: ValueError: bad [thing]"
+
+
+def test_files(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    files = [f"--csv={out}/a.csv", f"--markdown={out}/a.md", f"--html={out}/a.html"]
+    code, printed = command(capsys, str(six), "--sort", "accuracy", *files)
+    assert code == 0
+    assert printed.splitlines()[-3:] == [f"Wrote {out}/a.csv", f"Wrote {out}/a.md", f"Wrote {out}/a.html"]
+
+    with (out / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model.projector.name"], row["seed"], row["accuracy"][:4]) for row in (rows[0], rows[2])] == [
+        ("mlp", "2", "0.82"),
+        ("mlp", "0", "0.79"),
+    ]
+    assert {row["state"] for row in rows} == {FINISHED}
+    assert rows[0]["folder"] == str(six / "5")
+
+    tables = (out / "a.md").read_text().split("\n\n")
+    assert tables[0].splitlines()[2].startswith("| mlp | 3 | 0.810 ± 0.010 |")
+    assert len(tables[1].strip().splitlines()) == 8
+
+    page = (out / "a.html").read_text()
+    assert "Best accuracy: <b>0.810 ± 0.010</b> with projector = mlp" in page
+    assert page.count("<svg") == 1
+    assert "http" not in page.replace("http://www.w3.org/", "")  # opens without a network
+    assert 'name="viewport"' in page
+
+
+def test_the_page_shows_texts_as_they_are(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("a", dataset={"name": "<b>$x^2$</b>"}, loss=1)
+    write("b", dataset={"name": "[red]"}, loss=2)
+    code, printed = command(capsys, str(tmp_path), f"--html={tmp_path}/a.html")
+    assert code == 0
+    assert "[red]" in printed
+    page = (tmp_path / "a.html").read_text()
+    assert "<b>$x^2$" not in page
+    assert page.count("&lt;b&gt;$x^2$&lt;/b&gt;") >= 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, tmp_path: Path, count: int) -> None:
+    from graphgpt.runs_page import write_page
+
+    for i in range(count):
+        lr = 10.0 ** -(i % 4)
+        write(f"{i}", lr=lr, projector="mlp" if i % 2 else "linear", loss=1.0 + i, stage1=None if i % 3 else "a/very/long/path/to/some/run")
+    comparison = compare(find_runs(tmp_path))
+    write_page(comparison, tmp_path, tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<svg") == 1
+    assert "Best val/loss: <b>1</b>" in page
+    if count == 8:
+        assert all(f">{name}<" in page for name in ("lora", "projector", "stage1", "val/loss"))
+        assert ">0.001<" in page
+
+
+def test_nothing_to_compare(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, str(tmp_path / "gone")) == (2, f"{tmp_path}/gone does not exist.\n")
+    assert command(capsys, str(tmp_path)) == (
+        2,
+        f"{tmp_path} holds no run: there is no config.yaml of a training or an evaluation in it.\n",
+    )
+    folder = write("a")
+    assert command(capsys, str(tmp_path), "--reverse") == (2, "--reverse: turns an order round; name one with --sort.\n")
+    (folder / "checkpoint" / "history.json").write_text("[{")
+    code, printed = command(capsys, str(tmp_path))
+    assert code == 2
+    assert printed.startswith(f"{folder} cannot be read as a run folder (JSONDecodeError: ")
+    (folder / "config.yaml").write_text("a: [")
+    code, printed = command(capsys, str(tmp_path))
+    assert code == 2
+    assert printed.startswith(f"{folder}/config.yaml cannot be read as a configuration: ")
+
+
+def test_changes_are_those_that_lead_elsewhere() -> None:
+    old = {"seed": 0, "resume": None, "name": "a", "runner": {"threads": 1, "checkpoint": {"keep": 1}, "lr": {"lora": 1.0}}, "gone": 1}
+    new = {"seed": 0, "resume": "x", "name": "b", "runner": {"threads": 2, "checkpoint": {"keep": 2}, "lr": {"lora": 2.0}}}
+    assert changes(old, new) == [("gone", 1, None), ("runner.lr.lora", 1.0, 2.0)]
+    assert changes({"a": (1, 2)}, {"a": [1, 2]}) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (0.4, "0 s"), (119, "119 s"), (600, "10 min"), (3 * 3600 + 300, "3 h 05 min"), (7199, "2 h 00 min")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
