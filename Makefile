@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constra
 help:
 	@echo "make setup   build .venv with the tested versions (PYTHON=... names the Python to build it with)"
 	@echo "make demo    train and evaluate a small model end to end"
-	@echo "make test    run the tests (ARGS='-k sampling -x' goes to pytest)"
+	@echo "make test    run the tests, on all processors (ARGS='-n 0 -k sampling -x' goes to pytest)"
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make clean   remove caches and build products; keeps .venv and runs/"
 
@@ -21,7 +21,7 @@ demo: .venv/.ready
 	@.venv/bin/python -m graphgpt.demo
 
 test: .venv/.ready
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/.ready
 	.venv/bin/ruff check .

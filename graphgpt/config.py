@@ -491,7 +491,7 @@ def _run_dir(resume: str | None, default: str) -> str:
 def _common(folder: str) -> str:
     """One folder for all processes of a run, of which each has looked at the clock itself."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from torch.distributed.distributed_c10d import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         # torchrun's own, at which its processes meet.
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)

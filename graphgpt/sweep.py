@@ -297,6 +297,7 @@ class Sweep:
         self.threads = [] if first.runner.threads else [f"runner.threads={share_of_processors(config.parallel * first.runner.processes)}"]
         self.ended = 0
         self.total = 0
+        self._asked = 0
 
     def run(self) -> None:
         """Run what is left to run, then compare.
@@ -310,9 +311,10 @@ class Sweep:
         waiting = self._take_up()
         self.console.print(f"{self.total} settings to train, {self.config.parallel} at once, in {self.folder}")
         jobs: list[Job] = []
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        # Noted and not raised: in the middle of the study's database an exception may get lost.
+        before = [(number, signal.signal(number, self._asked_to_stop)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
-            while waiting or jobs:
+            while (waiting or jobs) and not self._asked:
                 while waiting and len(jobs) < self.config.parallel:
                     slot = min(set(range(self.config.parallel)) - {job.slot for job in jobs})
                     if (job := waiting.pop(0)(slot)) is not None:
@@ -320,16 +322,31 @@ class Sweep:
                         self._start(job)
                 jobs = [job for job in jobs if not self._is_over(job)]
                 time.sleep(_PATIENCE if jobs else 0)
-        except KeyboardInterrupt:
-            self.console.print("\nStopping the runs, which save themselves first; once more to stop at once.")
-            _stop([job.process for job in jobs if job.process])
-            raise Interrupted(f"Stopped. To go on: graphgpt sweep --resume {self.folder}") from None
+            if self._asked:
+                self.console.print("\nStopping the runs, which save themselves first; once more to stop at once.")
+                self._stop([job.process for job in jobs if job.process])
+                raise Interrupted(f"Stopped. To go on: graphgpt sweep --resume {self.folder}")
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before:
+                signal.signal(number, handler)
             for job in jobs:
                 if job.process:
                     _signal(job.process, signal.SIGKILL)
         self._conclude(self.study.get_trials(states=(TrialState.COMPLETE,)))
+
+    def _asked_to_stop(self, *_: Any) -> None:
+        self._asked += 1
+
+    def _stop(self, processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+        """Ask runs to save themselves and end; a second Ctrl-C, or too long a wait, kills them."""
+        for process in processes:
+            _signal(process, signal.SIGINT)
+        until = time.monotonic() + _GRACE
+        while any(process.poll() is None for process in processes) and time.monotonic() < until and self._asked < 2:
+            time.sleep(0.1)
+        for process in processes:
+            _signal(process, signal.SIGKILL)
+            process.wait()
 
     def _take_up(self) -> "list[Any]":
         """What is to be done: cut-off trials first, then those that failed, then new ones; each as a function of its slot."""
@@ -514,28 +531,11 @@ def _devices(config: ExperimentConfig, parallel: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(visible[slot * each : (slot + 1) * each])} for slot in range(parallel)]
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
     """To a run and the processes that it started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-
-
-def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """Ask runs to save themselves and end; a second Ctrl-C, or too long a wait, kills them."""
-    for process in processes:
-        _signal(process, signal.SIGINT)
-    until = time.monotonic() + _GRACE
-    with contextlib.suppress(KeyboardInterrupt):
-        while any(process.poll() is None for process in processes) and time.monotonic() < until:
-            time.sleep(0.1)
-    for process in processes:
-        _signal(process, signal.SIGKILL)
-        process.wait()
 
 
 def _is_alive(pid: int) -> bool:

@@ -492,7 +492,7 @@ def _next_steps(checkpoint: str) -> list[tuple[str, str]]:
     return [
         ("Score every test item", f"python evaluate.py checkpoint={checkpoint} limit=null"),
         ("See what the answers come from", f"python evaluate.py checkpoint={checkpoint} ablation=all"),
-        ("Train longer", "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER runner.max_steps=300"),
+        ("Train longer", "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER runner.max_steps=1000"),
         (
             "Keep the language model frozen, as GraphGPT does",
             "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER model/lora=none",
