@@ -75,11 +75,14 @@ def build_strategy(config: Any) -> Any:
                 offload_optimizer=offload,
                 offload_parameters=offload and stage == 3,
                 exclude_frozen_parameters=True,
+                logging_batch_size_per_gpu=config.samples_per_pass,
                 timeout=timeout,
             )
             # Its engine has the gradients, and so clips them.
             assert isinstance(strategy.config, dict)
             strategy.config["gradient_clipping"] = config.clip
+            # Ours in main memory, too: DeepSpeed's own would be compiled on first use.
+            strategy.config["zero_force_ds_cpu_optimizer"] = False
             return strategy
     return "auto"
 

@@ -22,7 +22,7 @@ from graphgpt.prompts.processor import IGNORE, Example
 CollateInputs = Callable[[Sequence[ModalityInput]], Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen, for Lightning converts the batches of some strategies
 class Batch:
     """One token tree, with the questions put to it.
 
