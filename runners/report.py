@@ -297,8 +297,7 @@ def _plots(stage: Stage, prefix: str) -> list[_Plot]:
     points, left_out = _finite(stage.steps, stage.loss)
     if points:
         steps, loss = [list(column) for column in zip(*points, strict=True)]
-        window = max(1, len(loss) // 20)
-        mean = _running_mean(loss, window)
+        mean, window = smoothed(loss)
         text = f"{mean[0]:.4g} at the start, {mean[-1]:.4g} at the end"
         text += f" (bold: mean of {window} logged steps)." if window > 1 else "."
         plots.append(
@@ -320,6 +319,12 @@ def _finite(steps: Sequence[int], values: Sequence[float]) -> tuple[list[tuple[i
     points = [(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
     count = len(steps) - len(points)
     return points, f" Not drawn: {count} that {'is' if count == 1 else 'are'} not finite." if count else ""
+
+
+def smoothed(loss: list[float]) -> tuple[list[float], int]:
+    """A curve as reports show it in bold, and the mean of how many values each of its points is."""
+    window = max(1, len(loss) // 20)
+    return _running_mean(loss, window), window
 
 
 def _running_mean(values: list[float], window: int) -> list[float]:

@@ -13,7 +13,7 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.runners.callbacks import MetricsFile, read_lines
 from graphgpt.runners.data import mix
 from graphgpt.runners.measurements import task_of
-from graphgpt.runners.report import Report, Sample, Stage, write_report
+from graphgpt.runners.report import Report, Sample, Stage, smoothed, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
@@ -149,7 +149,8 @@ def _summary(stage: Stage) -> str:
     if not stage.loss:
         return "Nothing was logged."
     steps = f"{stage.steps[-1]} step{'' if stage.steps[-1] == 1 else 's'}"
-    text = f"{steps}; the training loss went from {stage.loss[0]:.3g} to {stage.loss[-1]:.3g}"
+    loss, _ = smoothed(stage.loss)
+    text = f"{steps}; the training loss went from {loss[0]:.3g} to {loss[-1]:.3g}"
     if "loss" in stage.val:
         values = stage.val["loss"][1]
         text += f", the validation loss from {values[0]:.3g} to {values[-1]:.3g}" if len(values) > 1 else f", validation {values[0]:.3g}"
