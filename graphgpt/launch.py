@@ -17,6 +17,7 @@ import yaml
 from omegaconf import DictConfig
 
 from graphgpt.checkpoints.folder import read_experiment
+from graphgpt.compatibility import machine_problems
 from graphgpt.config import (
     AUTO,
     C,
@@ -64,6 +65,9 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
             if line.swept:
                 raise ConfigError([f"{argument}: several values make a sweep; start it with -m." for argument in line.swept])
             [config] = line.configs
+            # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
+            if isinstance(config, ExperimentConfig) and (problems := machine_problems(config.model, config.runner)):
+                raise ConfigError(problems)
             if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
                 print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
                 others = [override for override in overrides if override != f"resume={AUTO}"]

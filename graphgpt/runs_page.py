@@ -5,7 +5,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,32 @@ def show(runs: Sequence[Run], folder: Path, comparison: Comparison | None = None
         console.print(f"There is no run in {folder}.", markup=False)
         return
     comparison = comparison or compare(runs)
+    narrow = _that_fits(comparison, folder, console.width)
     if not comparison.seeds or len(runs) <= _LISTED:
-        console.print(_as_table(*_rows(comparison, folder, _TERMINAL)))
+        console.print(_as_table(*_rows(narrow, folder, _TERMINAL)))
     if comparison.seeds:
-        console.print(_as_table(*_group_rows(comparison, _TERMINAL)), Text("± is the standard deviation over seeds.", style="dim"))
+        console.print(_as_table(*_group_rows(narrow, _TERMINAL)), Text("± is the standard deviation over seeds.", style="dim"))
+    if left := [key for key in comparison.keys if key not in narrow.keys]:
+        names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        console.print(Text(f"They also differ in {names}: see --csv, --markdown or --html.", style="dim"), soft_wrap=True)
     for one in runs:
         if one.error:
             console.print(Text(f"{_name(one, folder)} {one.state}: {one.error}"))
+
+
+def _that_fits(comparison: Comparison, folder: Path, width: int) -> Comparison:
+    """The comparison with as many of the settings as a terminal has room for; those with short values first."""
+
+    def wide(keys: Iterable[str]) -> int:
+        kept = replace(comparison, keys={key: name for key, name in comparison.keys.items() if key in keys})
+        heads, rows = _rows(kept, folder, _TERMINAL)
+        return sum(max(map(len, column)) + 2 for column in zip(heads, *rows, strict=True))
+
+    kept: list[str] = []
+    for key in sorted(comparison.keys, key=lambda key: max(len(value_text(one.settings.get(key))) for one in comparison.runs)):
+        if wide([*kept, key]) <= width + 2:
+            kept.append(key)
+    return replace(comparison, keys={key: name for key, name in comparison.keys.items() if key in kept})
 
 
 def _as_table(heads: list[str], rows: list[list[str]]) -> Table:

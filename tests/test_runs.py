@@ -223,6 +223,21 @@ def test_in_the_terminal(six: Path, capsys: pytest.CaptureFixture[str], write: W
     assert lines[-1] == "6 failed: ValueError: bad [thing]"
 
 
+def test_a_narrow_terminal_shows_the_short_settings_and_names_the_others(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, task in enumerate(("graph_matching", "node_classification")):
+        write(str(number), lr=number + 1.0, task={"name": task, "wording": f"A long question about {task}. " * 9})
+    monkeypatch.setenv("COLUMNS", "80")
+    code, printed = command(capsys, str(tmp_path))
+    lines = printed.splitlines()
+    assert code == 0 and len(lines) == 4
+    assert lines[0].split() == ["run", "lora", "task", "state", "val/loss", "train/loss", "time", "trained"]
+    assert lines[2].split()[:4] == ["1", "2", "node_classification", "finished"]
+    assert all(len(line) <= 80 for line in lines[:3])
+    assert lines[3] == "They also differ in task.wording: see --csv, --markdown or --html."
+
+
 def test_files(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     files = [f"--csv={out}/a.csv", f"--markdown={out}/a.md", f"--html={out}/a.html"]
