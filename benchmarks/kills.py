@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from graphgpt.runners.callbacks import MetricsFile
 from graphgpt.runners.lightning import newest_resumable
+from graphgpt.runs import read_metrics
 
 TRAIN = str(Path(__file__).parents[1] / "train.py")
 
@@ -59,8 +59,8 @@ def main() -> None:
             process = subprocess.Popen(
                 [sys.executable, TRAIN, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
-            before = len(MetricsFile.read(killed / "metrics.jsonl"))
-            while process.poll() is None and len(MetricsFile.read(killed / "metrics.jsonl")) in (0, before):
+            before = len(read_metrics(killed))
+            while process.poll() is None and len(read_metrics(killed)) in (0, before):
                 time.sleep(0.01)
             time.sleep(random.uniform(0, 0.3))
             if process.poll() is not None:

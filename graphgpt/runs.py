@@ -12,6 +12,7 @@ from typing import Any
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, read_experiment
 from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.files import read_json_lines
 from graphgpt.schema import flat
 
 #: In a run folder: why it failed.
@@ -147,9 +148,7 @@ def _why(folder: Path) -> str:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The whole lines of a run's ``metrics.jsonl``, one per logged step; of a run that is going on, as far as it has come."""
-    file = folder / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return read_json_lines(folder / "metrics.jsonl")
 
 
 def objective(folder: Path) -> float | None:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from rich.progress import Progress
 
-from graphgpt.files import write_text
+from graphgpt.files import read_json_lines, write_text
 from graphgpt.prompts.batch import Batch
 from graphgpt.runners.progress import progress_bar
 
@@ -116,16 +116,5 @@ class MetricsFile(Logger):
     def forget_after(self, step: int) -> None:
         """Drop lines of steps that will be done again."""
         if self.path.is_file() and self._rank == 0:
-            kept = [line for line in self.read(self.path) if line["step"] < step]
+            kept = [line for line in read_json_lines(self.path) if line["step"] < step]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-
-    @staticmethod
-    def read(path: Path) -> list[dict[str, Any]]:
-        """All whole lines; a last one cut short by a crash is left out."""
-        return read_lines(path)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """What a file of JSON lines holds, none where there is no file; a last line cut short by a crash is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from graphgpt.errors import GraphGPTError, first_line
 from graphgpt.files import fingerprint, write_text
-from graphgpt.runners.callbacks import MetricsFile
+from graphgpt.runs import read_metrics
 
 
 def run_name(save_dir: str) -> str:
@@ -56,7 +56,7 @@ class CsvFile(Logger):
             with (self.folder / "metrics.csv").open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
             return
-        rows = MetricsFile.read(self.folder / "metrics.jsonl")
+        rows = read_metrics(self.folder)
         self._columns = [name for name in dict.fromkeys(name for line in rows for name in line) if name != "time"]
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, self._columns, extrasaction="ignore")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from graphgpt.checkpoints.folder import environment
+from graphgpt.files import read_json_lines
 from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.runners.callbacks import MetricsFile, read_lines
 from graphgpt.runners.data import mix
 from graphgpt.runners.measurements import task_of
 from graphgpt.runners.report import Report, Sample, Stage, smoothed, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
+from graphgpt.runs import read_metrics
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -32,7 +33,7 @@ def stage_history(name: str, folder: Path, *, parameters: int, samples: int, sec
         samples: How many were seen.
         seconds: Of the training.
     """
-    lines = MetricsFile.read(folder / "metrics.jsonl")
+    lines = read_metrics(folder)
     steps, loss = _curve(lines, "train/loss")
     metrics = sorted({key for line in lines for key in line if key.startswith("val/")})
     return {
@@ -60,7 +61,7 @@ def write_training_report(task: Task, model: GraphLLM, experiment: Any, history:
         history: Of the checkpoint; the last stage is this run.
         folder: Run folder.
     """
-    lines = MetricsFile.read(folder / "metrics.jsonl")
+    lines = read_metrics(folder)
     *before, this = read_stages(history)
     this = replace(this, curves=_more_curves(lines))
     settings, llm = experiment.runner, model.config.llm
@@ -160,7 +161,7 @@ def _summary(stage: Stage) -> str:
 def _samples(task: Task, seed: int, folder: Path) -> list[Sample]:
     """What samples.jsonl holds: each question with the answers of all validations."""
     answers: dict[int, list[Mapping[str, Any]]] = {}
-    for line in read_lines(folder / "samples.jsonl"):
+    for line in read_json_lines(folder / "samples.jsonl"):
         answers.setdefault(line["item"], []).append(line)
     samples = []
     for item, entries in answers.items():

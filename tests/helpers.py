@@ -11,6 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from graphgpt.assembly import build_model, build_runner, build_task
+from graphgpt.config import ExperimentConfig, check_command_line
 from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.splits import split_nodes
@@ -139,6 +141,20 @@ def csv_overrides(folder: Path, labels: Sequence[str] = ("Red", "Green", "Blue")
     (folder / "edges.csv").write_text("\n".join(["source,target", *edges, ""]))
     data = ["dataset=csv", f"dataset.nodes={folder}/nodes.csv", f"dataset.edges={folder}/edges.csv", "dataset.sampler.max_tokens=3"]
     return [*data, "model/llm=tiny_random", "runner.threads=1", "runner.accelerator=cpu", "logger=none"]
+
+
+def uneven_overrides(folder: Path) -> list[str]:
+    """Command line for sixty nodes in four classes of 24, 18, 12 and 6, as :func:`csv_overrides`."""
+    sizes = {"Red": 24, "Green": 18, "Blue": 12, "White": 6}
+    return csv_overrides(folder, [label for label, size in sizes.items() for _ in range(size)], step=1)
+
+
+def train(folder: Path, overrides: Sequence[str]) -> None:
+    """Train into a run folder as train.py does, in this process."""
+    experiment = check_command_line(ExperimentConfig, "train", overrides)
+    task = build_task(experiment)
+    model = build_model(experiment, task)
+    build_runner(experiment).train(model, task, experiment, folder)
 
 
 def scratch(registry: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:

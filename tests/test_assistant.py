@@ -10,16 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import helpers
 import numpy as np
 import pytest
 import torch
-from helpers import csv_overrides, make_dataset_config, make_model
+from helpers import csv_overrides, make_dataset_config, make_model, uneven_overrides
 
 from graphgpt import GraphAssistant
-from graphgpt.assembly import build_model, build_runner, build_task
+from graphgpt.assembly import build_model, build_task
 from graphgpt.assistant import Classification
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, evaluated_experiment
+from graphgpt.config import EvaluationConfig, check_command_line, evaluated_experiment
 from graphgpt.errors import CheckpointError, DataError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.prompts.instruction import Instruction, Message
@@ -31,17 +32,13 @@ LABELS = ["Red", "Green", "Blue", "White"]
 def train(folder: Path, overrides: Sequence[str]) -> Path:
     """A checkpoint as train.py makes it."""
     steps = ["runner.max_steps=4", "runner.global_batch_size=4", "runner.micro_batch_size=4", "runner.lr.lora=2e-2"]
-    experiment = check_command_line(ExperimentConfig, "train", [*overrides, "model/lora=default", *steps])
-    task = build_task(experiment)
-    build_runner(experiment).train(build_model(experiment, task), task, experiment, folder)
+    helpers.train(folder, [*overrides, "model/lora=default", *steps])
     return folder
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Sixty nodes in four classes."""
-    labels = [label for label, count in zip(LABELS, (24, 18, 12, 6), strict=True) for _ in range(count)]
-    return csv_overrides(tmp_path_factory.mktemp("csv"), labels, step=1)
+    return uneven_overrides(tmp_path_factory.mktemp("csv"))
 
 
 @pytest.fixture(scope="module")

@@ -238,7 +238,7 @@ def write_checkpoint(
 
     with atomic_folder(folder) as tmp:
         for part, tensors in parts.items():
-            state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            state = {name: whole(tensor) for name, tensor in tensors.items()}
             if state:
                 save_file(state, tmp / f"{part}.safetensors")
         more(tmp)

@@ -26,7 +26,7 @@ from graphgpt.models.llm import LLMConfig, base_fingerprint, llm_fingerprint, lo
 from graphgpt.models.lora import add_lora
 from graphgpt.models.quantization import QuantizationConfig, weight_bytes
 from graphgpt.prompts.batch import Batch, training_batch
-from graphgpt.runners.callbacks import MetricsFile
+from graphgpt.runs import read_metrics
 from graphgpt.task import Task
 from graphgpt.weights.exporting import export_weights
 
@@ -67,7 +67,7 @@ def train(folder: Path, overrides: Sequence[str], steps: int = 3) -> tuple[Graph
     model: GraphLLM = build_model(experiment, task)
     before = base_state(model)
     runner.train(model, task, experiment, folder)
-    return model, before, [line["train/loss"] for line in MetricsFile.read(folder / "metrics.jsonl") if "train/loss" in line]
+    return model, before, [line["train/loss"] for line in read_metrics(folder) if "train/loss" in line]
 
 
 # What is quantized.

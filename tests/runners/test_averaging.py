@@ -13,7 +13,7 @@ from graphgpt.checkpoints.folder import load_checkpoint
 from graphgpt.config import ExperimentConfig, check_command_line
 from graphgpt.errors import ConfigError
 from graphgpt.runners.averaging import MovingAverage
-from graphgpt.runners.callbacks import MetricsFile
+from graphgpt.runs import read_metrics
 
 STEPS, DECAY = 6, 0.6
 WILD = ["runner.lr={projector: 0.3, tokens: 0.3, lora: 0.1}", "runner.schedule=constant", "runner.warmup=0"]
@@ -76,7 +76,7 @@ def test_a_resumable_checkpoint_holds_weights_and_average(averaged: tuple[Traine
 def test_checkpoint_and_best_hold_averages(averaged: tuple[Trained, list[dict[str, Tensor]]]) -> None:
     done, states = averaged
     expected = averages(states)
-    losses = {line["step"] + 1: line["val/loss"] for line in MetricsFile.read(done.folder / "metrics.jsonl") if "val/loss" in line}
+    losses = {line["step"] + 1: line["val/loss"] for line in read_metrics(done.folder) if "val/loss" in line}
     best = min(losses, key=losses.__getitem__)
     for folder, step in (("checkpoint", STEPS), ("best", best)):
         load_checkpoint(done.model, done.folder / folder)

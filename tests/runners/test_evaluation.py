@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import csv_overrides
+from helpers import csv_overrides, train, uneven_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
-from graphgpt.assembly import build_model, build_runner, build_task
+from graphgpt.assembly import build_model, build_task
 from graphgpt.baselines import baseline_scores
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
 from graphgpt.cli import main
@@ -31,22 +31,12 @@ ROOT = Path(__file__).parents[2]
 LABELS = ["Red", "Green", "Blue", "White"]
 
 
-def train(folder: Path, overrides: Sequence[str]) -> None:
-    """Train as train.py does."""
-    experiment = check_command_line(ExperimentConfig, "train", overrides)
-    task = build_task(experiment)
-    model = build_model(experiment, task)
-    build_runner(experiment).train(model, task, experiment, folder)
-
-
 Evaluate = Callable[..., tuple[dict[str, Any], Path]]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Sixty nodes in four classes of 24, 18, 12 and 6."""
-    labels = [label for label, count in zip(LABELS, (24, 18, 12, 6), strict=True) for _ in range(count)]
-    return csv_overrides(tmp_path_factory.mktemp("csv"), labels, step=1)
+    return uneven_overrides(tmp_path_factory.mktemp("csv"))
 
 
 @pytest.fixture(scope="module")

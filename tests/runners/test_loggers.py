@@ -16,8 +16,8 @@ from test_training import Trained, run
 from graphgpt.config import ExperimentConfig, check_command_line
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.runners import targets
-from graphgpt.runners.callbacks import MetricsFile
 from graphgpt.runners.loggers import WandbRun, as_markdown
+from graphgpt.runs import read_metrics
 
 SERVICES = [name for name in ("wandb", "mlflow", "trackio") if targets._installed(name)]
 NOT_INSTALLED = "the extra '{}' is not installed"
@@ -47,7 +47,7 @@ def logged(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def expected(trained: Trained, key: str) -> dict[int, float]:
-    return {line["step"]: line[key] for line in MetricsFile.read(trained.folder / "metrics.jsonl") if key in line}
+    return {line["step"]: line[key] for line in read_metrics(trained.folder) if key in line}
 
 
 def test_the_table_is_what_the_lines_are(logged: Trained) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from test_training import Trained, finish, run, tensors
 
 from graphgpt.checkpoints.folder import read_history
-from graphgpt.runners.callbacks import MetricsFile, read_lines
+from graphgpt.files import read_json_lines
 from graphgpt.runners.data import Examples, spread
+from graphgpt.runs import read_metrics
 
 Train = Callable[..., Trained]
 MIXTURE = ["experiment=stage2/mixture", "stage1=null", "runner.max_steps=4", "runner.global_batch_size=4"]
@@ -100,7 +101,7 @@ def test_a_plain_task_has_one_loss(data: list[str], tmp_path: Path) -> None:
 
 
 def test_answers_of_every_validation_are_kept(mixture: Trained) -> None:
-    lines = read_lines(mixture.folder / "samples.jsonl")
+    lines = read_json_lines(mixture.folder / "samples.jsonl")
     assert [line["step"] for line in lines] == [2, 2, 2, 4, 4, 4]
     assert [line["id"] for line in lines[:3]] == [line["id"] for line in lines[3:]]
     assert {line["id"].split("/")[0] for line in lines} == {"nodes", "links"}
@@ -186,7 +187,7 @@ def test_two_processes_log_what_one_does(data: list[str], mixture: Trained, tmp_
     folder = tmp_path / "two"
     finish(tmp_path, *data, *MIXTURE, *VALIDATED, *two, f"hydra.run.dir={folder}")
     alone = run(tmp_path / "alone", [*data, *MIXTURE, *VALIDATED, "callbacks=ema"])
-    lines = MetricsFile.read(folder / "metrics.jsonl")
+    lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [line["step"] for line in alone.lines]
     for line, other in zip(lines, alone.lines, strict=True):
         assert {key for key in line if "loss" in key} == {key for key in other if "loss" in key}
@@ -197,4 +198,4 @@ def test_two_processes_log_what_one_does(data: list[str], mixture: Trained, tmp_
     expected = tensors(alone.folder)
     for name, tensor in tensors(folder).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
-    assert len(read_lines(folder / "samples.jsonl")) == 6
+    assert len(read_json_lines(folder / "samples.jsonl")) == 6

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.config import ExperimentConfig, check_command_line
 from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.runners.callbacks import MetricsFile
+from graphgpt.runs import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def train(folder: Path, overrides: Sequence[str]) -> tuple[GraphLLM, dict[str, T
 
 
 def losses(folder: Path) -> list[float]:
-    return [line["train/loss"] for line in MetricsFile.read(folder / "metrics.jsonl") if "train/loss" in line]
+    return [line["train/loss"] for line in read_metrics(folder) if "train/loss" in line]
 
 
 def test_each_part_has_its_learning_rate(data: list[str], tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_each_part_has_its_learning_rate(data: list[str], tmp_path: Path) -> Non
         part = name.split(".")[0]
         moved[part] = max(moved.get(part, 0.0), float((p.detach() - before[name]).abs().max()))
     assert moved == pytest.approx(rates, rel=0.02)
-    [line] = [line for line in MetricsFile.read(tmp_path / "metrics.jsonl") if "train/loss" in line]
+    [line] = [line for line in read_metrics(tmp_path) if "train/loss" in line]
     assert {part: line[f"lr/{part.replace('llm', 'lora')}"] for part in rates} == pytest.approx(rates)
 
 

@@ -16,8 +16,8 @@ from released_files import RECORDS, TEXT_ONLY, write_graphs, write_records
 from test_training import ROOT, WAIT, Trained, assert_same, finish, run, start, tensors
 
 from graphgpt.errors import Interrupted
-from graphgpt.runners.callbacks import MetricsFile
 from graphgpt.runners.lightning import newest_resumable
+from graphgpt.runs import read_metrics
 
 #: Each process has one sample per step, which is often text alone while the other has graphs.
 STEPS = 6
@@ -50,7 +50,7 @@ def alone(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trai
 
 
 def curve(folder: Path, name: str = "train/loss") -> list[float]:
-    return [line[name] for line in MetricsFile.read(folder / "metrics.jsonl") if name in line]
+    return [line[name] for line in read_metrics(folder) if name in line]
 
 
 def assert_like(folder: Path, expected: Trained) -> None:

@@ -28,8 +28,8 @@ from graphgpt.config import ExperimentConfig, check_command_line, read_config
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
 from graphgpt.files import file_sha256
 from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.runners.callbacks import MetricsFile
 from graphgpt.runners.lightning import newest_resumable
+from graphgpt.runs import read_metrics
 
 ROOT = Path(__file__).parents[2]
 WAIT = 250  # seconds that a process may take on a busy machine
@@ -54,7 +54,7 @@ class Trained:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        return MetricsFile.read(self.folder / "metrics.jsonl")
+        return read_metrics(self.folder)
 
 
 def state(model: GraphLLM) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def finish(cwd: Path, *overrides: str) -> str:
 def kill(process: "subprocess.Popen[str]", folder: Path, when: int) -> None:
     """Kill train.py, and with it the processes that it started, when so many steps are logged."""
     waited = time.monotonic()
-    while len(MetricsFile.read(folder / "metrics.jsonl")) < when and process.poll() is None and time.monotonic() - waited < WAIT:
+    while len(read_metrics(folder)) < when and process.poll() is None and time.monotonic() - waited < WAIT:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=WAIT)
@@ -282,15 +282,15 @@ def test_killed_and_resumed_is_as_if_never_stopped(data: list[str], tmp_path: Pa
     kill(start(tmp_path, *overrides, f"hydra.run.dir={killed}"), killed, when=last)
     assert not (killed / "checkpoint").exists()
     assert newest_resumable(killed) is not None
-    before = MetricsFile.read(killed / "metrics.jsonl")
+    before = read_metrics(killed)
     assert last <= len(before) < steps
 
     finish(tmp_path, f"resume={killed}")
     context = f"killed when {last} steps were logged"
-    assert [line["step"] for line in MetricsFile.read(killed / "metrics.jsonl")] == list(range(steps)), context
-    assert [line["train/loss"] for line in MetricsFile.read(killed / "metrics.jsonl")] == pytest.approx(
-        [line["train/loss"] for line in whole.lines], abs=1e-6
-    ), context
+    assert [line["step"] for line in read_metrics(killed)] == list(range(steps)), context
+    assert [line["train/loss"] for line in read_metrics(killed)] == pytest.approx([line["train/loss"] for line in whole.lines], abs=1e-6), (
+        context
+    )
     assert_same(tensors(killed), tensors(whole.folder), tolerance=1e-6)
     assert list(tmp_path.glob("killed/.*.ckpt")) == []
     assert read_history(killed / "checkpoint")[0]["steps"] == list(range(1, steps + 1))
@@ -347,7 +347,7 @@ def test_the_best_state_is_kept_beside_the_last(train: Train) -> None:
     """With a learning rate that spoils the model, the best is an early one."""
     wild = ["runner.lr={projector: 1.0, tokens: 1.0, lora: 1.0}", "runner.max_steps=6", "runner.schedule=constant"]
     done = train(*wild, "runner.val_every=1", "runner.val_samples=4", "runner.checkpoint={every_n_steps: 0, monitor: val/loss}")
-    losses = {line["step"] + 1: line["val/loss"] for line in MetricsFile.read(done.folder / "metrics.jsonl") if "val/loss" in line}
+    losses = {line["step"] + 1: line["val/loss"] for line in read_metrics(done.folder) if "val/loss" in line}
     best = min(losses, key=losses.__getitem__)
     assert (done.folder / "best" / "manifest.json").is_file() and (done.folder / "checkpoint" / "manifest.json").is_file()
     assert not list((done.folder / "best").glob("*.ckpt"))
