@@ -11,10 +11,10 @@ from graphgpt.errors import DataError, nearest
 from graphgpt.files import atomic_folder, file_sha256, fingerprint
 from graphgpt.graphs import tables
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
-from graphgpt.graphs.graph import SPLITS, TEXT_FILE, TextAttributedGraph, TextWriter, finish_graph
+from graphgpt.graphs.graph import TEXT_FILE, TextAttributedGraph, TextWriter, finish_graph
 from graphgpt.graphs.tables import hint, missing_files, open_table, quoted, read_features
 from graphgpt.registry import DATASETS
-from graphgpt.schema import configclass
+from graphgpt.schema import SPLITS, configclass
 
 
 @configclass

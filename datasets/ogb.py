@@ -16,10 +16,10 @@ from pyarrow import csv as arrow_csv
 from graphgpt.errors import DataError
 from graphgpt.files import fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph, build_graph
+from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.tables import hint, missing_files, quoted, read_features, with_progress
 from graphgpt.registry import DATASETS
-from graphgpt.schema import configclass
+from graphgpt.schema import SPLITS, configclass
 
 INT64 = np.dtype(np.int64)
 #: OGB's names of the splits, in the order of ``SPLITS``.

@@ -13,10 +13,10 @@ from torch import Tensor
 from graphgpt.errors import DataError, first_line
 from graphgpt.files import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph, build_graph
+from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.tables import missing_files, quoted, read_features
 from graphgpt.registry import DATASETS
-from graphgpt.schema import configclass
+from graphgpt.schema import SPLITS, configclass
 
 #: Attributes under which texts and names are found; the first that is there counts.
 TITLES = ("title", "titles")

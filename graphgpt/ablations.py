@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +10,8 @@ from graphgpt.errors import DataError
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, ModalityInput
 from graphgpt.prompts.processor import Modality
+from graphgpt.schema import Ablation
 from graphgpt.task import Task, generator
-
-Ablation = Literal["none", "no_graph", "zeroed", "shuffled", "other_node", "no_text"]
 
 
 def ablated(task: Task, item: int, ablation: Ablation, *, seed: int, others: Tensor) -> Instruction:

@@ -23,7 +23,7 @@ from graphgpt.config import CONFIG_DIR, EvaluationConfig
 from graphgpt.errors import ConfigError, DataError, GraphGPTError
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.edge_splits import EdgeSplit, without_edges
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
+from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.graphs.tables import hint
 from graphgpt.models.graph_llm import GraphLLM
@@ -33,7 +33,7 @@ from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example, Modali
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
 from graphgpt.runners.prediction import make_processor, predict
-from graphgpt.schema import parse
+from graphgpt.schema import SPLITS, parse
 from graphgpt.task import Task, TaskConfig
 from graphgpt.tasks.link_prediction import YES, LinkPrediction
 from graphgpt.tasks.node_classification import NodeClassification

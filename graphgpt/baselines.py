@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 from graphgpt.graphs.edge_splits import EdgeSplit
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.towers.sgc import SGC
-
-Baseline = Literal["majority", "tfidf", "sgc", "gcn", "graphsage", "text_cosine", "two_hop_cosine", "common_neighbors", "llm"]
+from graphgpt.schema import Baseline
 
 #: Baselines that train a network on the whole graph at once.
 NETWORKS: tuple[Baseline, ...] = ("gcn", "graphsage")

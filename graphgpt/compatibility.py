@@ -4,8 +4,6 @@ import importlib.util
 import os
 from typing import Any
 
-import torch
-
 #: Optimizers of bitsandbytes, by how their names begin.
 BITSANDBYTES, PAGED = "bitsandbytes.optim.", "bitsandbytes.optim.Paged"
 
@@ -28,6 +26,8 @@ def machine_problems(model: Any, runner: Any) -> list[str]:
     """What does not work here. Not asked of a checkpoint's settings, which may have been trained with elsewhere."""
     bits, accelerator, optimizer = _bits(model), getattr(runner, "accelerator", "cpu"), _optimizer(runner)
     if accelerator == "auto":
+        import torch
+
         accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     found = []
     if bits and accelerator == "mps":

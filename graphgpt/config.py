@@ -16,14 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
-from graphgpt.ablations import Ablation
-from graphgpt.baselines import Baseline
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, hand_over_problems, read_experiment
 from graphgpt.compatibility import combination_problems
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, Interrupted, first_line, nearest
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
-from graphgpt.schema import MISSING, Accelerator, Registered, configclass, parse
-from graphgpt.task import Split
+from graphgpt.schema import MISSING, Ablation, Accelerator, Baseline, Registered, Split, configclass, parse
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -121,6 +118,8 @@ class EvaluationConfig:
     """``all``: also every other wording of the task, to see how much depends on it."""
     batch_size: int = Field(default=4, ge=1)
     """Prompts per forward pass."""
+    writing_batch_size: int = Field(default=16, ge=1)
+    """Answers written at once: a forward pass adds one token to each."""
     ablation: Annotated[tuple[Ablation, ...], _some_of(Ablation, {"all": ABLATIONS, None: ()})] = ("no_graph",)
     """Also the same model with a part of each question taken away: one, a list, ``all`` or ``none``."""
     generate: bool = False
@@ -369,6 +368,22 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return CommandLine(configs, swept, first.hydra)
+
+
+def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:
+    """What a command line's overrides make of the config files; imports nothing that the settings name.
+
+    Raises:
+        ConfigError: a choice does not exist, or Hydra cannot read an argument.
+    """
+    from hydra import initialize_config_dir
+
+    problems: list[str] = []
+    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+        composed = _compose(config_name, [*map(addable, arguments)], problems)
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return _without_hydra(composed)
 
 
 def _swept_values(override: "Override") -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.graphs.graph import SPLITS
+from graphgpt.schema import SPLITS
 from graphgpt.teacher import Teacher
 
 KEY_VARIABLE = "OPENAI_API_KEY"

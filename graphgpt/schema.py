@@ -15,8 +15,22 @@ T = TypeVar("T")
 #: What OmegaConf puts where a value must be given.
 MISSING = "???"
 
+# Words that the configs and what they set up share. They stand here so that a config can be read without any of the latter's libraries.
+
 #: Where tensors live, for training and evaluation alike.
 Accelerator = typing.Literal["auto", "cpu", "cuda", "mps"]
+
+#: Which of a task's items.
+Split = typing.Literal["train", "val", "test"]
+
+#: In the order in which numbers stand for them.
+SPLITS: tuple[Split, ...] = typing.get_args(Split)
+
+#: What an evaluation can take away from a question.
+Ablation = typing.Literal["none", "no_graph", "zeroed", "shuffled", "other_node", "no_text"]
+
+#: Simple methods that an evaluation can set beside the model.
+Baseline = typing.Literal["majority", "tfidf", "sgc", "gcn", "graphsage", "text_cosine", "two_hop_cosine", "common_neighbors", "llm"]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))

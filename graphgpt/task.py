@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor
 
 from graphgpt.errors import nearest
 from graphgpt.graphs.dataset import DatasetConfig
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
+from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.schema import configclass
-
-Split = Literal["train", "val", "test"]
+from graphgpt.schema import SPLITS, Split, configclass
 
 #: What a dataset's config calls things; every wording may use these words.
 DATASET_WORDS = ("domain", "node", "category")

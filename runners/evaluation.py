@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from graphgpt.ablations import ablated, without_graph
-from graphgpt.baselines import NAMES, NETWORKS, Baseline
+from graphgpt.baselines import NAMES, NETWORKS
 from graphgpt.checkpoints.card import add_scores
 from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
 from graphgpt.config import BASELINES, plain_settings
@@ -48,6 +48,7 @@ from graphgpt.runners.prediction import make_processor, predict
 from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
+from graphgpt.schema import Baseline
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 

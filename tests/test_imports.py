@@ -69,15 +69,36 @@ def test_programs_are_short_and_do_nothing_when_imported(name: str, tmp_path: Pa
     assert not GlobalHydra.instance().is_initialized()
 
 
-def test_reading_configs_loads_no_training_library() -> None:
-    """A mistake on the command line is answered before anything slow is imported."""
+#: Libraries that take longer to import than it takes to answer what options there are.
+SLOW = {"torch", "numba", "numpy", "pyarrow", "lightning", "peft", "transformers", "sklearn", "torch_geometric", "datasets", "bitsandbytes"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import graphgpt.config, graphgpt.launch",
+        "sys.argv = ['train.py', '--help']; runpy.run_path('train.py', run_name='__main__')",
+        "sys.argv = ['evaluate.py', '--help']; runpy.run_path('evaluate.py', run_name='__main__')",
+        "import graphgpt.cli; graphgpt.cli.main(['ls'])",
+    ],
+)
+def test_what_needs_no_tensors_loads_no_slow_library(call: str) -> None:
+    loaded = set(report(f"import json, runpy, sys\n{call}\nprint(json.dumps([*sys.modules]))"))
+    assert not loaded & SLOW
+
+
+def test_a_mistake_on_the_command_line_loads_no_training_library() -> None:
     code = """
-import json, sys
-import graphgpt.config
-print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+import json, runpy, sys
+sys.argv = ["train.py", "model/tower=gtt"]
+try:
+    runpy.run_path("train.py", run_name="__main__")
+except SystemExit as end:
+    assert end.code == 2
+print(json.dumps([*sys.modules]))
 """
     loaded = set(report(code))
-    assert not loaded & {"lightning", "pytorch_lightning", "peft", "transformers", "sklearn", "torch_geometric", "datasets", "bitsandbytes"}
+    assert not loaded & (SLOW - {"torch", "numba", "numpy", "pyarrow"})
 
 
 def test_compiled_graph_extensions_are_not_needed() -> None:

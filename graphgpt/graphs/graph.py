@@ -18,7 +18,6 @@ from graphgpt.errors import DataError
 from graphgpt.files import atomic_folder, fingerprint_of
 
 FORMAT = 1
-SPLITS = ("train", "val", "test")
 TEXT_FILE = "text.arrow"
 TEXT_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "body")])
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import torch
 
 from graphgpt.errors import DataError
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph, identity, strings
+from graphgpt.graphs.graph import TextAttributedGraph, identity, strings
+from graphgpt.schema import SPLITS
 
 #: From which share of the nodes something is worth a warning.
 MANY = 0.1

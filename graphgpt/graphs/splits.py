@@ -12,8 +12,9 @@ from torch import Tensor
 from graphgpt.errors import DataError, nearest
 from graphgpt.files import write_text
 from graphgpt.graphs.dataset import SplitConfig
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph, strings
+from graphgpt.graphs.graph import TextAttributedGraph, strings
 from graphgpt.graphs.tables import Table, open_table
+from graphgpt.schema import SPLITS
 
 
 def split_nodes(graph: TextAttributedGraph, config: SplitConfig) -> Tensor:

@@ -20,8 +20,8 @@ from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
-from graphgpt.schema import configclass
-from graphgpt.task import DATASET_WORDS, Prediction, Split, Task, TaskConfig
+from graphgpt.schema import Split, configclass
+from graphgpt.task import DATASET_WORDS, Prediction, Task, TaskConfig
 
 
 @configclass

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphgpt.graphs.graph import SPLITS
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
-from graphgpt.schema import configclass
-from graphgpt.task import Prediction, Split, Task, TaskConfig, generator
+from graphgpt.schema import SPLITS, Split, configclass
+from graphgpt.task import Prediction, Task, TaskConfig, generator
 
 ANSWER = "Based on the given graph tokens and the list of {node} titles, we obtain the matching of graph tokens and {node}s as follows: "
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from graphgpt.files import write_text
 from graphgpt.graphs.edge_splits import EdgeSplitConfig, split_edges
-from graphgpt.graphs.graph import SPLITS, TextAttributedGraph
+from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
-from graphgpt.schema import configclass
-from graphgpt.task import Split, Task, TaskConfig, generator
+from graphgpt.schema import SPLITS, Split, configclass
+from graphgpt.task import Task, TaskConfig, generator
 
 YES, NO = 0, 1
 

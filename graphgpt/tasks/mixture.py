@@ -14,10 +14,8 @@ from graphgpt.errors import DataError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.registry import DATASETS, TASKS
-from graphgpt.schema import Registered, configclass
-from graphgpt.task import Split, Task
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+from graphgpt.schema import SPLITS, Registered, Split, configclass
+from graphgpt.task import Task
 
 
 @configclass

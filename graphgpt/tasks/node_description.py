@@ -2,11 +2,10 @@
 
 from torch import Tensor
 
-from graphgpt.graphs.graph import SPLITS
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
-from graphgpt.schema import configclass
-from graphgpt.task import Prediction, Split, Task, TaskConfig
+from graphgpt.schema import SPLITS, Split, configclass
+from graphgpt.task import Prediction, Task, TaskConfig
 
 
 @TASKS.register("node_description")

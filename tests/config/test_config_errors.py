@@ -390,7 +390,29 @@ def test_launch_runs_the_program_when_all_is_well(good: list[str], monkeypatch: 
 
 
 def test_launch_leaves_other_flags_to_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launched(monkeypatch, "--help", "sed=3") == 1
+    assert launched(monkeypatch, "--cfg", "job", "sed=3") == 1
+
+
+def test_help_shows_the_groups_and_the_values_of_this_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launched(monkeypatch, "--help", "model/tower=identity", "seed=7") == 0
+    out = capsys.readouterr().out
+    assert "\nmodel/tower: graph_transformer, identity, pair_sgc, sgc\n" in out
+    assert "\nseed: 7\n" in out
+    assert "\n  tower:\n    name: identity\n" in out
+    assert "hydra:" not in out
+    assert launched(monkeypatch, "seed=8", "-h") == 0
+    assert "\nseed: 8\n" in capsys.readouterr().out
+
+
+def test_help_says_what_is_mistyped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        launched(monkeypatch, "--help", "model/tower=gtt", "experiment=stag1")
+    assert left.value.code == 2
+    assert "2 problems" in (err := capsys.readouterr().err)
+    assert "experiment: there is no 'stag1'. Did you mean 'stage1'?" in err
+    assert "model/tower: there is no 'gtt'." in err
 
 
 def test_missing_stage1(good: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
