@@ -50,4 +50,5 @@ def encode_texts(
         encoded = graph.with_features(standardize(encoder.encode(texts, embeddings)))
         with atomic_folder(cached) as tmp:
             save_file({"x": encoded.features}, tmp / "x.safetensors")
-    return graph.with_features(load_file(cached / "x.safetensors")["x"])
+    # Checked before they were written; to look at each number again would read the whole file at every start.
+    return dataclasses.replace(graph, x=load_file(cached / "x.safetensors")["x"])

@@ -99,8 +99,7 @@ def sample_subgraph(
         max_tokens: At most so many tokens, the nearest first; None takes all.
         layout: ``sampled`` has a token per node (GraphGPT), the others are :func:`neighborhood_detail` and :func:`hop_field`.
     """
-    nodes, source, target = _sample(graph.rowptr.numpy(), graph.col.numpy(), centre, hops, fanout, seed)
-    edges = np.stack([source, target])
+    nodes, edges = _sample(graph.rowptr.numpy(), graph.col.numpy(), centre, hops, fanout, seed)
     num_tokens, pool = len(nodes), None
     if layout == "neighborhood_detail":
         num_tokens, pool = neighborhood_detail(edges, len(nodes), hops, fanout)
@@ -118,7 +117,7 @@ def neighborhood_detail(edges: np.ndarray, num_nodes: int, hops: int, fanout: in
     arXiv:2402.08170), section 3.2, "Neighborhood Detail Template".
 
     Args:
-        edges: Sampled edges, neighbour to the node it was sampled for, shape ``[2, e]``.
+        edges: Sampled edges, neighbour to the node it was sampled for, in the order of these, shape ``[2, e]``.
         num_nodes: k.
         hops: Levels below the centre.
         fanout: Children per place.
@@ -126,15 +125,16 @@ def neighborhood_detail(edges: np.ndarray, num_nodes: int, hops: int, fanout: in
     Returns:
         ``1 + fanout + fanout**2 + ...`` and the pool.
     """
-    # The last row stands for a place without a node (-1).
-    neighbors = [*_neighbors(edges, num_nodes), []]
-    level, places = [0], [0]
+    source, target = edges
+    # A row per node; the last stands for a place without a node (-1).
+    children = np.full((num_nodes + 1, fanout), -1)
+    children[target, np.arange(len(target)) - np.searchsorted(target, target)] = source
+    levels = [np.zeros(1, dtype=np.int64)]
     for _ in range(hops):
-        level = [child for node in level for child in [*neighbors[node], *[-1] * (fanout - len(neighbors[node]))]]
-        places += level
-    node = torch.tensor(places)
-    token = (node >= 0).nonzero().flatten()
-    return len(places), Pool(node=node[token], token=token, weight=torch.ones(len(token)))
+        levels.append(children[levels[-1]].ravel())
+    places = np.concatenate(levels)
+    token = (places >= 0).nonzero()[0]
+    return len(places), Pool(node=torch.from_numpy(places[token]), token=torch.from_numpy(token), weight=torch.ones(len(token)))
 
 
 def hop_field(edges: np.ndarray, num_nodes: int, hops: int) -> tuple[int, Pool]:
@@ -146,27 +146,14 @@ def hop_field(edges: np.ndarray, num_nodes: int, hops: int) -> tuple[int, Pool]:
     Returns:
         ``hops + 1`` and the pool.
     """
-    neighbors = _neighbors(edges, num_nodes)
-    share = np.eye(1, num_nodes)[0]
-    rows = [share]
+    source, target = edges
+    degree = np.bincount(target, minlength=num_nodes)
+    rows = [np.eye(1, num_nodes)[0]]
     for _ in range(hops):
-        spread = np.zeros(num_nodes)
-        for node in share.nonzero()[0]:
-            if neighbors[node]:
-                np.add.at(spread, neighbors[node], share[node] / len(neighbors[node]))
-        share = spread
-        rows.append(share)
-    weights = torch.from_numpy(np.stack(rows)).float()
-    token, node = weights.nonzero(as_tuple=True)
-    return hops + 1, Pool(node=node, token=token, weight=weights[token, node])
-
-
-def _neighbors(edges: np.ndarray, num_nodes: int) -> list[list[int]]:
-    """For every node the neighbours that were sampled for it; none for those of the last hop."""
-    found: list[list[int]] = [[] for _ in range(num_nodes)]
-    for source, target in edges.T.tolist():
-        found[target].append(source)
-    return found
+        rows.append(np.bincount(source, weights=rows[-1][target] / degree[target], minlength=num_nodes))
+    weights = np.stack(rows).astype(np.float32)
+    token, node = weights.nonzero()
+    return hops + 1, Pool(node=torch.from_numpy(node), token=torch.from_numpy(token), weight=torch.from_numpy(weights[token, node]))
 
 
 @njit(cache=True)
@@ -180,19 +167,39 @@ def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @njit(cache=True)
-def _sample(
-    rowptr: np.ndarray, col: np.ndarray, centre: int, hops: int, fanout: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _slot(table: np.ndarray, nodes: np.ndarray, node: int) -> np.int64:
+    """Where ``table``, whose length is a power of two and which holds places in ``nodes`` or -1, has ``node`` or room for it."""
+    slot = np.uint64(node) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
+    last = np.uint64(len(table) - 1)
+    slot &= last
+    while table[slot] >= 0 and nodes[table[slot]] != node:
+        slot = (slot + np.uint64(1)) & last
+    return np.int64(slot)
+
+
+@njit(cache=True)
+def _sample(rowptr: np.ndarray, col: np.ndarray, centre: int, hops: int, fanout: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     # The mixed bits: neighbouring seeds must not give shifted copies of one stream.
     _, state = _next(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(centre))
-    nodes = [np.int64(centre)]
-    place = {np.int64(centre): np.int64(0)}
-    source = [np.int64(0) for _ in range(0)]
-    target = [np.int64(0) for _ in range(0)]
+    nodes = np.full(1, centre, dtype=np.int64)
+    edges = np.empty((2, 0), dtype=np.int64)
     picks = np.empty(fanout, dtype=np.int64)
-    start = 0
+    start, end = 0, 1
     for _ in range(hops):
-        end = len(nodes)
+        # How many edges a hop has is known before they are drawn: no array has to grow, and a table of places has room for all.
+        more = 0
+        for i in range(start, end):
+            more += min(rowptr[nodes[i] + 1] - rowptr[nodes[i]], fanout)
+        edge = edges.shape[1]
+        edges = np.concatenate((edges, np.empty((2, more), dtype=np.int64)), axis=1)
+        nodes = np.concatenate((nodes[:end], np.empty(more, dtype=np.int64)))
+        size = 4
+        while size < 2 * len(nodes):
+            size *= 2
+        table = np.full(size, -1, dtype=np.int64)
+        for i in range(end):
+            table[_slot(table, nodes, nodes[i])] = i
+        found = end
         for i in range(start, end):
             first = rowptr[nodes[i]]
             degree = rowptr[nodes[i] + 1] - first
@@ -210,10 +217,13 @@ def _sample(
                             break
                 picks[j] = pick
                 neighbor = col[first + pick]
-                if neighbor not in place:
-                    place[neighbor] = np.int64(len(nodes))
-                    nodes.append(neighbor)
-                source.append(place[neighbor])
-                target.append(np.int64(i))
-        start = end
-    return np.array(nodes), np.array(source, dtype=np.int64), np.array(target, dtype=np.int64)
+                slot = _slot(table, nodes, neighbor)
+                if table[slot] < 0:
+                    table[slot] = found
+                    nodes[found] = neighbor
+                    found += 1
+                edges[0, edge] = table[slot]
+                edges[1, edge] = i
+                edge += 1
+        start, end = end, found
+    return nodes[:end], edges
