@@ -3,10 +3,10 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field
+from pydantic_core import from_json
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from graphgpt.errors import DataError, did_you_mean, nearest
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
-from graphgpt.graphs.graph import SPLITS
 from graphgpt.graphs.json_array import BrokenArray, elements
 from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.registry import DATASETS
-from graphgpt.schema import configclass
+from graphgpt.schema import SPLITS, configclass
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ SCHEMA = pa.schema(
         "edges": pa.list_(pa.list_(pa.int32())),
     }
 )
+
+#: What the columns hold of a record. Tuples of numbers and texts alone are nothing that the garbage collector has to look at again.
+Row = tuple[str, int, tuple[str, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 
 OnError = Literal["raise", "skip"]
 
@@ -226,10 +229,11 @@ class Records:
         self.folder = folder
         try:
             self.card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-            self._reader = pa.ipc.open_file(pa.memory_map(str(folder / "records.arrow")))
+            reader = pa.ipc.open_file(pa.memory_map(str(folder / "records.arrow")))
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise DataError(f"{folder} is damaged ({error}); delete it to have it made again.") from error
         self.path = Path(self.card["path"])
+        self._batch = cache(reader.get_batch)  # of a batch it keeps only where its columns begin
 
     def __reduce__(self) -> tuple[type["Records"], tuple[Path]]:
         return Records, (self.folder,)  # a map into memory does not go to another process
@@ -238,14 +242,12 @@ class Records:
         return int(self.card["records"])
 
     def __getitem__(self, item: int) -> Record:
-        [row] = self._reader.get_batch(item // BATCH).slice(item % BATCH, 1).to_pylist()
+        name, number, turns, nodes, edges = (column[item % BATCH].as_py() for column in self._batch(item // BATCH).columns)
         subgraphs = (
-            Subgraph(
-                nodes=torch.tensor(nodes), edge_index=torch.tensor(edges, dtype=torch.int64).view(2, len(edges) // 2), num_tokens=len(nodes)
-            )
-            for nodes, edges in zip(row["nodes"], row["edges"], strict=True)
+            Subgraph(nodes=torch.tensor(ids), edge_index=torch.tensor(ends, dtype=torch.int64).view(2, -1), num_tokens=len(ids))
+            for ids, ends in zip(nodes, edges, strict=True)
         )
-        return Record(id=row["id"], number=row["number"], turns=tuple(row["turns"]), subgraphs=tuple(subgraphs))
+        return Record(id=name, number=number, turns=tuple(turns), subgraphs=tuple(subgraphs))
 
 
 def open_records(path: Path, graphs: GraphFile, on_error: OnError) -> Records:
@@ -281,7 +283,7 @@ def open_records(path: Path, graphs: GraphFile, on_error: OnError) -> Records:
 
 def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Path) -> None:
     """Write ``records.arrow`` and ``card.json`` of an instruction file."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     kinds: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     first_skipped: str | None = None
@@ -299,8 +301,11 @@ def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Pat
                 text = next(source, None)
                 if text is None:
                     break
-                record = _decode(text)
-                row = _read_record(record, sizes)
+                try:
+                    row = _read_record(from_json(text), number, sizes)
+                except (ValueError, MalformedRecord):  # read again: the standard library is not as fast, but says more
+                    record = _decode(text)
+                    row = _read_record(record, number, sizes)
             except (MalformedRecord, BrokenArray) as error:
                 problem = error if isinstance(error, MalformedRecord) else MalformedRecord("broken file", "", f"{error}.")
                 sentence = _sentence(path, number, record, problem)
@@ -309,13 +314,14 @@ def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Pat
                 skipped[problem.reason] += 1
                 first_skipped = first_skipped or sentence
                 continue
-            rows.append({"number": number, **row})
-            kinds[TEXT_ONLY if not row["nodes"] else row["id"].split("_")[0] + (PAIR if len(row["nodes"]) == 2 else "")] += 1
+            rows.append(row)
+            name, _, _, nodes, _ = row
+            kinds[name.split("_")[0] + (PAIR if len(nodes) == 2 else "") if nodes else TEXT_ONLY] += 1
             if len(rows) == BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
+                writer.write_batch(_columns(rows))
                 rows.clear()
         if rows:
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
+            writer.write_batch(_columns(rows))
     card = {
         "path": str(path),
         "fingerprint": file_sha256(path)[:16],
@@ -325,6 +331,10 @@ def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Pat
         "first_skipped": first_skipped,
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _columns(rows: Sequence[Row]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)], SCHEMA)
 
 
 @contextmanager
@@ -396,8 +406,8 @@ def _decode(text: bytes) -> Any:
     return record
 
 
-def _read_record(record: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """The columns of a record, except its number; fields that are not needed may hold anything.
+def _read_record(record: Any, number: int, sizes: Mapping[str, int]) -> Row:
+    """The columns of a record; fields that are not needed may hold anything.
 
     Raises:
         MalformedRecord: it cannot be used.
@@ -414,7 +424,7 @@ def _read_record(record: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
     if not given & {"node_list", "edge_index", "node_list_1", "edge_index_1", "node_list_2", "edge_index_2"}:
         if found:
             raise MalformedRecord("no graph", "graph", f"is missing, but {PLACEHOLDER} stands {found} times in the conversation.")
-        return {"id": name, "turns": turns, "nodes": [], "edges": []}
+        return name, number, turns, (), ()
     # A record with one graph may point to it more than once.
     if found == 0 or (pair and found != 2):
         raise MalformedRecord(
@@ -438,13 +448,13 @@ def _read_record(record: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
         if len(rows[0]) != len(rows[1]):
             raise MalformedRecord("edge_index", at, f"its rows have {len(rows[0])} and {len(rows[1])} ids, expected as many in both.")
         nodes.append(ids)
-        edges.append([i for row in rows for i in _ids(row, at, len(ids), f"node_list{suffix} has the places")])
-    if not pair:
-        nodes, edges = nodes * found, edges * found
-    return {"id": name, "turns": turns, "nodes": nodes, "edges": edges}
+        ends = [_ids(row, at, len(ids), f"node_list{suffix} has the places") for row in rows]
+        edges.append(ends[0] + ends[1])
+    times = 1 if pair else found
+    return name, number, turns, tuple(nodes) * times, tuple(edges) * times
 
 
-def _turns(conversations: list[Any]) -> list[str]:
+def _turns(conversations: list[Any]) -> tuple[str, ...]:
     """What human and model say in turn, without a first turn that is not the human's (as GraphGPT reads it)."""
     turns: list[str] = []
     for i, turn in enumerate(conversations):
@@ -467,7 +477,7 @@ def _turns(conversations: list[Any]) -> list[str]:
     if not turns or len(turns) % 2:
         found = "ends with the human's turn" if turns else "has no human's turn"
         raise MalformedRecord("no answer", "conversations", f"{found}, expected human and gpt in turn, an answer last.")
-    return turns
+    return tuple(turns)
 
 
 def _field(of: dict[str, Any], name: str, kind: type, at: str) -> Any:
@@ -487,7 +497,7 @@ FIELDS |= {f"{field}{suffix}" for field in ("node_idx", "node_list", "edge_index
 KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 
 
-def _ids(values: list[Any], at: str, limit: int, whose: str) -> list[int]:
+def _ids(values: list[Any], at: str, limit: int, whose: str) -> tuple[int, ...]:
     """A list of whole numbers from 0 to below ``limit``."""
     if set(map(type, values)) - {int}:
         place, value = next((i, value) for i, value in enumerate(values) if type(value) is not int)
@@ -495,7 +505,7 @@ def _ids(values: list[Any], at: str, limit: int, whose: str) -> list[int]:
     if values and not (min(values) >= 0 and max(values) < limit):
         place, value = next((i, value) for i, value in enumerate(values) if not 0 <= value < limit)
         raise MalformedRecord("id out of range", at, f"holds {value} (place {place}), but {whose} 0 to {limit - 1}.")
-    return values
+    return tuple(values)
 
 
 def _shown(value: Any) -> str:

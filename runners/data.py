@@ -43,8 +43,12 @@ class Examples(Dataset[Example]):
         self.training = training
 
     def __getitem__(self, key: Key) -> Example:
-        epoch, item = key
-        return self.processor(self.task.instruction(item, seed=mix(self.seed, epoch, item), training=self.training))
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Example]:
+        """Those of a step, for which the loader asks together."""
+        instructions = [self.task.instruction(item, seed=mix(self.seed, epoch, item), training=self.training) for epoch, item in keys]
+        return self.processor.several(instructions)
 
 
 class StepSampler(Sampler[list[Key]]):

@@ -16,6 +16,10 @@ IGNORE = -100
 PATCH, START, END, BLANK = -1, -2, -3, -4
 
 
+#: Token ids by text and whether control tokens in it count.
+Encoded = dict[tuple[str, bool], list[int]]
+
+
 @dataclass(frozen=True)
 class Modality:
     """How inputs of one kind appear in prompts.
@@ -72,12 +76,21 @@ class Processor:
             DataError: placeholders and inputs differ in number, nothing is supervised, or the sequence is too long; the
                 message names the sample.
         """
-        last = instruction.messages[-1]
-        if last.role != "assistant" or not last.content.strip():
-            raise DataError(
-                f"Sample '{instruction.id}' has no answer to learn from: its last message must be the assistant's, and not empty."
-            )
-        return self._assemble(instruction, self.template.render(instruction.messages))
+        return self.several([instruction])[0]
+
+    def several(self, instructions: Sequence[Instruction]) -> list[Example]:
+        """What calling it with each would give, in less time: the texts of all go to the tokenizer at once, which takes every core.
+
+        Raises:
+            DataError: as for one.
+        """
+        for instruction in instructions:
+            last = instruction.messages[-1]
+            if last.role != "assistant" or not last.content.strip():
+                raise DataError(
+                    f"Sample '{instruction.id}' has no answer to learn from: its last message must be the assistant's, and not empty."
+                )
+        return self._assemble(instructions, [self.template.render(instruction.messages) for instruction in instructions])
 
     def prompt(self, instruction: Instruction) -> Example:
         """Tokenise up to where the last answer begins; what stands there as the answer does not matter."""
@@ -87,35 +100,53 @@ class Processor:
         # A mark keeps the place of the answer even where it is empty.
         pieces = self.template.render((*messages[:-1], Message("assistant", "@")))
         last = max(i for i, piece in enumerate(pieces) if piece.supervised and not piece.literal)
-        example = self._assemble(instruction, pieces[:last])
+        [example] = self._assemble([instruction], [pieces[:last]])
         return replace(example, labels=(IGNORE,) * len(example.ids))
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Token ids of an answer with the sign that ends it, exactly as in training."""
         pieces = self.template.render((Message("user", ""), Message("assistant", text)))
-        return tuple(i for piece in pieces if piece.supervised for i in self._encode(piece))
+        supervised = [piece for piece in pieces if piece.supervised]
+        ids = self._encode(supervised)
+        return tuple(i for piece in supervised for i in ids[piece.text, piece.literal])
 
-    def _assemble(self, instruction: Instruction, pieces: Sequence[Piece]) -> Example:
+    def _assemble(self, instructions: Sequence[Instruction], rendered: Sequence[Sequence[Piece]]) -> list[Example]:
+        """Examples of instructions and the pieces they were rendered to."""
+        split = [self._split(instruction, pieces) for instruction, pieces in zip(instructions, rendered, strict=True)]
+        ids = self._encode([part for parts in split for part in parts if part is not None])
+        return [self._join(instruction, parts, ids) for instruction, parts in zip(instructions, split, strict=True)]
+
+    def _split(self, instruction: Instruction, pieces: Sequence[Piece]) -> list[Piece | None]:
+        """What is tokenised on its own, with None where an input goes."""
         placeholder = self.modality.placeholder
-        inputs = instruction.inputs
         found = sum(piece.text.count(placeholder) for piece in pieces if not piece.literal)
-        if found != len(inputs):
+        if found != len(instruction.inputs):
             raise DataError(
-                f"Sample '{instruction.id}' has {found} {placeholder} in its messages and {len(inputs)} inputs; each needs the other."
+                f"Sample '{instruction.id}' has {found} {placeholder} in its messages and {len(instruction.inputs)} inputs; "
+                "each needs the other."
             )
-        ids: list[int] = []
-        labels: list[int] = []
-        read = inputs[-1:] if self.modality.last_only else inputs
-        upcoming = zip(inputs, [BLANK] * (len(inputs) - len(read)) + [PATCH] * len(read), strict=True)
+        parts: list[Piece | None] = []
         for piece in self._merge(pieces):
             for i, text in enumerate(piece.text.split(placeholder)):
                 if i > 0:
-                    item, token = next(upcoming)
-                    ids += [START, *[token] * item.num_tokens, END]
-                    labels += [IGNORE] * (item.num_tokens + 2)
-                new = self._encode(replace(piece, text=text))
-                ids += new
-                labels += new if piece.supervised else [IGNORE] * len(new)
+                    parts.append(None)
+                parts.append(Piece(text, piece.supervised, piece.literal))
+        return parts
+
+    def _join(self, instruction: Instruction, parts: Sequence[Piece | None], encoded: Encoded) -> Example:
+        ids: list[int] = []
+        labels: list[int] = []
+        inputs = instruction.inputs
+        read = inputs[-1:] if self.modality.last_only else inputs
+        upcoming = zip(inputs, [BLANK] * (len(inputs) - len(read)) + [PATCH] * len(read), strict=True)
+        for part in parts:
+            if part is None:
+                item, token = next(upcoming)
+                new = [START, *[token] * item.num_tokens, END]
+            else:
+                new = encoded[part.text, part.literal]
+            ids += new
+            labels += new if part is not None and part.supervised else [IGNORE] * len(new)
         if len(ids) > self.max_length:
             raise DataError(
                 f"Sample '{instruction.id}' has {len(ids)} tokens, more than model.max_length={self.max_length}; "
@@ -137,13 +168,19 @@ class Processor:
                 merged.append(piece if alone else replace(piece, literal=True))
         return merged
 
-    def _encode(self, piece: Piece) -> list[int]:
-        text = piece.text
-        if self._adds_space and text.startswith(" "):
-            text = text[1:]
-        if not text:
-            return []
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not piece.literal)["input_ids"])
+    def _encode(self, pieces: Sequence[Piece]) -> Encoded:
+        """Token ids of every different text, each tokenised on its own."""
+        encoded: Encoded = {}
+        for literal in (False, True):
+            texts = {piece.text: self._bare(piece.text) for piece in pieces if piece.literal == literal}
+            asked = [text for text in texts.values() if text]
+            ids = iter(self.tokenizer(asked, add_special_tokens=False, split_special_tokens=not literal)["input_ids"] if asked else ())
+            encoded |= {(text, literal): next(ids) if bare else [] for text, bare in texts.items()}
+        return encoded
+
+    def _bare(self, text: str) -> str:
+        """A text without the space that the tokenizer adds itself."""
+        return text.removeprefix(" ") if self._adds_space else text
 
     def _spells_control_token(self, text: str) -> bool:
         return any(token in text for token in self._control_tokens)

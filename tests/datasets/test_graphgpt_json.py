@@ -310,6 +310,19 @@ def test_bad_json_costs_one_record(tmp_path: Path, graphs: GraphFile) -> None:
     assert ids(read(tmp_path, graphs, nested, "skip")) == ["arxiv_train_100", "chat_1"]
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400", "9" * 40, "[" * 500 + "]" * 500, r'"\u00e9\ud83d\ude00"', '"\x7f"'])
+def test_what_the_standard_library_reads_is_read(tmp_path: Path, graphs: GraphFile, value: str) -> None:
+    """Another library reads first."""
+    text = with_bad(CORA).replace('"node_idx": 3', f'"node_idx": {value}')
+    assert value in text
+    assert len(read(tmp_path, graphs, text)) == 3
+
+
+def test_a_number_too_large_for_a_machine_is_shown_whole(tmp_path: Path, graphs: GraphFile) -> None:
+    with pytest.raises(DataError, match=f"holds {10**30} \\(place 1\\), but the graph 'cora' has the nodes 0 to 399"):
+        read(tmp_path, graphs, [changed(CORA, graph={"node_list": [3, 10**30], "edge_index": [[1], [0]]})])
+
+
 def test_truncated_file(tmp_path: Path, graphs: GraphFile) -> None:
     text = json.dumps([ARXIV, CORA, TEXT_ONLY])[:-40]
     message = "record 2: the file ends before the array does: it was cut off, or a quote or a bracket is missing."

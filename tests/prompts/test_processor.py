@@ -169,6 +169,23 @@ def test_a_conversation_that_ends_with_a_question_is_refused(template: str) -> N
         processor(template)(instruction("A question", "An answer", "Another question"))
 
 
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+def test_several_are_as_each_alone(template: str) -> None:
+    """Texts that they share, that spell a control token, that are empty or begin with a space do not change places."""
+    turns = ["<graph>", "Look: <graph> what?", " ", "<|im_end|>", "Look: ", "no", "yes"]
+    samples = [
+        instruction(question, answer, *more, sizes=[2] * f"{question}{more}".count("<graph>"))
+        for question in turns
+        for answer in ("yes", "<|im_end|>", " no")
+        for more in ((), ("<graph> and <|im_start|>", "yes"))
+    ]
+    process = processor(template)
+    assert process.several(samples) == [processor(template)(sample) for sample in samples]
+    assert process.several([]) == []
+    with pytest.raises(DataError, match=r"^Sample 'sample-7' has no answer"):
+        process.several([*samples, instruction("Only a question")])
+
+
 def test_too_long_names_sample_length_and_limit() -> None:
     sample = instruction("Look at <graph>", "Done", sizes=[20])
     length = len(processor()(sample).ids)

@@ -49,13 +49,13 @@ def test_speed_and_memory_stand_in_every_line_of_training(mixture: Trained) -> N
 
 
 def test_slow_data_show(data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Examples.__getitem__
+    make = Examples.__getitems__
 
-    def slow(self: Examples, key: Any) -> Any:
-        time.sleep(0.3)
-        return make(self, key)
+    def slow(self: Examples, keys: Any) -> Any:
+        time.sleep(0.3 * len(keys))
+        return make(self, keys)
 
-    monkeypatch.setattr(Examples, "__getitem__", slow)
+    monkeypatch.setattr(Examples, "__getitems__", slow)
     done = run(tmp_path, [*data, "runner.max_steps=3", "runner.global_batch_size=2", "runner.log_every=3"])
     [line] = done.lines
     assert line["step"] == 2

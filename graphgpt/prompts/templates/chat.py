@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.instruction import Message, Role
 from graphgpt.prompts.template import Piece, Template
 from graphgpt.registry import TEMPLATES
 
@@ -14,8 +14,8 @@ from graphgpt.registry import TEMPLATES
 class Chat(Template):
     """Whatever form the language model was tuned on, taken from its tokenizer (``apply_chat_template``).
 
-    The template is rendered once with marks in place of the contents and cut at the marks, so that each content's place is
-    known by construction, whatever the template does around it.
+    The template is rendered once for each sequence of roles, with marks in place of the contents, and cut at the marks, so
+    that each content's place is known by construction, whatever the template does around it.
     """
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
@@ -24,25 +24,35 @@ class Chat(Template):
             raise GraphGPTError(
                 "model.template.name: 'chat' needs a tokenizer with a chat template, and this one has none; use 'vicuna_v1'."
             )
+        self._frames: dict[tuple[Role, ...], list[str]] = {}
 
     def render(self, messages: Sequence[Message]) -> list[Piece]:
         turns = list(messages)
         if self.config.system is not None and turns[0].role != "system":
             turns.insert(0, Message("system", self.config.system))
-        rest = self.tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": _mark(i)} for i, turn in enumerate(turns)], tokenize=False
-        )
         pieces: list[Piece] = []
         ending = False
-        for i, turn in enumerate(turns):
-            before, mark, rest = rest.partition(_mark(i))
-            if not mark:
-                raise GraphGPTError(f"The tokenizer's chat template drops the {turn.role} message; use model/template=vicuna_v1.")
-            pieces += self._between(before, ending)
+        *before, behind = self._frame(tuple(turn.role for turn in turns))
+        for text, turn in zip(before, turns, strict=True):
+            pieces += self._between(text, ending)
             ending = turn.role == "assistant"
             pieces.append(Piece(turn.content, supervised=ending))
-        pieces += self._between(rest, ending)
+        pieces += self._between(behind, ending)
         return [piece for piece in pieces if piece.text]
+
+    def _frame(self, roles: tuple[Role, ...]) -> list[str]:
+        """The template's texts before each content, and behind the last."""
+        if roles not in self._frames:
+            marked = [{"role": role, "content": _mark(i)} for i, role in enumerate(roles)]
+            rest = self.tokenizer.apply_chat_template(marked, tokenize=False)
+            texts = []
+            for i, role in enumerate(roles):
+                before, mark, rest = rest.partition(_mark(i))
+                if not mark:
+                    raise GraphGPTError(f"The tokenizer's chat template drops the {role} message; use model/template=vicuna_v1.")
+                texts.append(before)
+            self._frames[roles] = [*texts, rest]
+        return self._frames[roles]
 
     def _between(self, text: str, ending: bool) -> list[Piece]:
         """Template text between two contents; after an answer it begins with the sign that ends the answer."""
