@@ -26,28 +26,31 @@ def predict(
     prompts = [processor.prompt(instruction) for instruction in instructions]
     candidates = [processor.answer(name) for name in task.candidates or ()]
     writes = config.generate or not candidates
-    # Prompts of like length together waste no padding; the order of the results is the caller's.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    prefix = model.prefix(prompts) if candidates else None
-    found: dict[int, Prediction] = {}
+    prefix = model.prefix(prompts)
+    found: list[Prediction] = []
     bar = progress_bar()
     with bar:
         work = bar.add_task(description, total=len(prompts), figures="")
-        for chunk in chunks(order, config.batch_size):
-            batch = [prompts[i] for i in chunk]
-            scores = model.score(batch, candidates, prefix).tolist() if candidates else [None] * len(batch)
-            texts = model.generate(batch, config.max_new_tokens) if writes else [None] * len(batch)
-            for i, score, text in zip(chunk, scores, texts, strict=True):
-                found[i] = Prediction(
-                    id=instructions[i].id,
-                    prompt_tokens=len(prompts[i].ids),
-                    truth=instructions[i].truth,
+        for batch in chunks([*zip(instructions, prompts, strict=True)], config.writing_batch_size if writes else config.batch_size):
+            asked = [prompt for _, prompt in batch]
+            scores: list[list[float] | None] = [None] * len(batch)
+            texts: list[str | None] = [None] * len(batch)
+            if candidates:
+                scores = [row for part in chunks(asked, config.batch_size) for row in model.score(part, candidates, prefix).tolist()]
+            if writes:
+                texts = [*model.generate(asked, config.max_new_tokens, prefix)]
+            for (instruction, prompt), score, text in zip(batch, scores, texts, strict=True):
+                prediction = Prediction(
+                    id=instruction.id,
+                    prompt_tokens=len(prompt.ids),
+                    truth=instruction.truth,
                     scores=score,
-                    expected=instructions[i].messages[-1].content,
+                    expected=instruction.messages[-1].content,
                     text=text,
                 )
+                found.append(prediction)
             seconds = max(1e-9, bar.tasks[work].elapsed or 0)
             bar.update(work, advance=len(batch), figures=f"{len(found) / seconds:.1f} samples/s")
     if not bar.console.is_terminal:
         bar.console.print(f"{description}: {len(found)} samples", highlight=False)
-    return [found[i] for i in range(len(prompts))]
+    return found

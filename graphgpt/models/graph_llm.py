@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.activations import recompute_activations
+from graphgpt.models.attention import tree_arguments
+from graphgpt.models.decoding import Decoding
 from graphgpt.models.llm import LLMConfig, base_fingerprint, llm_fingerprint, llm_problems, load_llm, load_tokenizer
 from graphgpt.models.lora import LoraConfig, add_lora, lora_problems, train_adapters
 from graphgpt.models.modality_tokens import ModalityTokens
@@ -153,12 +156,10 @@ class GraphLLM(nn.Module):
         """
         needed, place = batch.source.unique(return_inverse=True)
         embedded = self.embed(batch.input_ids, batch.inputs)
-        # As numbers to add, once: from a bool mask, every layer would make them anew.
-        mask = torch.zeros_like(batch.attention_mask, dtype=embedded.dtype).masked_fill_(~batch.attention_mask, float("-inf"))
         logits = self.llm(
             inputs_embeds=embedded[None],
             position_ids=batch.position_ids[None],
-            attention_mask=mask[None, None],
+            **tree_arguments(self.llm, batch, embedded.dtype),
             logits_to_keep=needed,
             past_key_values=None if prefix is None else prefix.cache,
             use_cache=prefix is not None,
@@ -204,23 +205,29 @@ class GraphLLM(nn.Module):
         return total.view(len(prompts), len(candidates)).cpu()
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Example], max_new_tokens: int) -> list[str]:
-        """Greedy answers to a batch of prompts; each as it would be alone."""
-        width = max(len(prompt.ids) for prompt in prompts)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        ids = torch.tensor([[pad] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in prompts])
-        inputs = [item for prompt in prompts for item in prompt.inputs]
-        output = self.llm.generate(
-            inputs_embeds=self.embed(ids.to(self.device), self.tower.collate(inputs).to(self.device) if inputs else None),
-            attention_mask=mask.to(self.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=[self.tokenizer.eos_token_id, self._terminator_id],
-        )
-        return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
+    def generate(self, prompts: Sequence[Example], max_new_tokens: int, prefix: Prefix | None = None) -> list[str]:
+        """Greedy answers, each as it would be alone: without special tokens and space around it.
 
-    @property
-    def _terminator_id(self) -> int:
-        return int(self.tokenizer.convert_tokens_to_ids(TEMPLATES.build(self.config.template, self.tokenizer).terminator))
+        Args:
+            prompts: Tokenised; each begins with ``prefix``. Their answers are written together.
+            max_new_tokens: An answer is cut after so many tokens.
+            prefix: Of :meth:`prefix`, for these prompts and others.
+        """
+        written: list[list[int]] = [[] for _ in prompts]
+        going = list(range(len(prompts)))
+        decoding = Decoding(self, prompts, prefix)
+        while True:
+            tokens = decoding.logits.argmax(dim=-1).tolist()
+            rows = [row for row, token in enumerate(tokens) if token not in self.ends]
+            going, tokens = [going[row] for row in rows], [tokens[row] for row in rows]
+            for answer, token in zip(going, tokens, strict=True):
+                written[answer].append(token)
+            if not going or len(written[going[0]]) == max_new_tokens:
+                return [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
+            decoding.write(rows, tokens)
+
+    @cached_property
+    def ends(self) -> set[int]:
+        """Ids of the tokens that end an answer."""
+        terminator = TEMPLATES.build(self.config.template, self.tokenizer).terminator
+        return {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids(terminator)}

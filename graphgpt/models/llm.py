@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError, GraphGPTError, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.models.attention import use_token_trees
 from graphgpt.models.quantization import QuantizationConfig, keep_trainable, loading_arguments
 from graphgpt.schema import configclass
 from graphgpt.tensor_files import TensorFiles, groups
@@ -120,6 +121,7 @@ def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) 
             model = AutoModelForCausalLM.from_pretrained(_folder(config), revision=config.revision, **arguments, **fewer_bits)
     if fewer_bits:
         keep_trainable(model)
+    use_token_trees(model)
     return model.requires_grad_(False).eval()
 
 

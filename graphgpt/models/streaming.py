@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from graphgpt.models.decoding import Decoding
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.processor import Example, Processor
 
@@ -34,23 +35,21 @@ def write_answer(
         turn: Entered for every token, not for the whole answer, so that several callers can take turns at one model.
     """
     tokenizer = processor.tokenizer
-    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(processor.template.terminator)}
     draw = torch.Generator().manual_seed(seed)
-    cache, written, said = None, list[int](), ""
-    with turn, torch.inference_mode():
-        inputs = model.tower.collate(prompt.inputs).to(model.device) if prompt.inputs else None
-        embedded = model.embed(torch.tensor([prompt.ids], device=model.device), inputs)
+    decoding, written, said = None, list[int](), ""
     for _ in range(max_new_tokens):
         with turn, torch.inference_mode():
-            output = model.llm(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache, logits = output.past_key_values, output.logits[0, -1].float()
+            if decoding is None:
+                decoding = Decoding(model, [prompt])
+            else:
+                decoding.write([0], written[-1:])
+            logits = decoding.logits[0]
             if temperature > 0:
                 token = int(torch.multinomial((logits.cpu() / temperature).softmax(dim=0), 1, generator=draw))
             else:
                 token = int(logits.argmax())
-            if token in ends:
+            if token in model.ends:
                 break
-            embedded = model.llm.get_input_embeddings()(torch.tensor([[token]], device=model.device))
             written.append(token)
             # All of it each time: what a token spells depends on those before it.
             text = tokenizer.decode(written, skip_special_tokens=True).strip()

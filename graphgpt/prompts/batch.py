@@ -8,7 +8,7 @@ Training, packing without padding, prefix sharing and candidate scoring are this
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,39 @@ from graphgpt.prompts.processor import IGNORE, Example
 CollateInputs = Callable[[Sequence[ModalityInput]], Any]
 
 
+@dataclass(frozen=True)
+class Branch:
+    """Neighbouring tokens of a tree that see each other, the trunk and nothing else.
+
+    Args:
+        length: How many.
+        visible: Row sees column, shape ``[length, length]``, bool; None where each sees all before it.
+    """
+
+    length: int
+    visible: Tensor | None = None
+
+    def mask(self) -> Tensor:
+        """``visible``, spelled out."""
+        return torch.ones(self.length, self.length, dtype=torch.bool).tril() if self.visible is None else self.visible
+
+    def to(self, device: torch.device | str) -> "Branch":
+        """The same branch on another device."""
+        return self if self.visible is None else replace(self, visible=self.visible.to(device))
+
+
 @dataclass(kw_only=True)  # not frozen, for Lightning converts the batches of some strategies
 class Batch:
     """One token tree, with the questions put to it.
 
-    Shapes: t tokens, n tokens before them that are encoded already, p predictions, a answers.
+    Shapes: t tokens, p predictions, a answers.
 
     Args:
-        input_ids: Token ids, below zero for modality tokens, shape ``[t]``, int64.
+        input_ids: Token ids, below zero for modality tokens, shape ``[t]``, int64; the trunk's first, then branch by branch.
         position_ids: Place of each token on its path, shape ``[t]``, int64.
-        attention_mask: Row attends to column, shape ``[t, n + t]``, bool.
+        before: How many tokens stand before the tree, encoded already, and are seen by all of it.
+        trunk: So many tokens, each of which sees those before it, are seen by all branches.
+        branches: Of the tokens after the trunk, in their order.
         source: Token whose output predicts, shape ``[p]``, int64.
         target: Token id to predict, shape ``[p]``, int64.
         answer: Which answer the prediction belongs to, shape ``[p]``, int64.
@@ -42,7 +65,9 @@ class Batch:
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
+    before: int
+    trunk: int
+    branches: tuple[Branch, ...]
     source: Tensor
     target: Tensor
     answer: Tensor
@@ -54,10 +79,27 @@ class Batch:
     def num_tokens(self) -> int:
         return self.input_ids.numel()
 
+    @property
+    def attention_mask(self) -> Tensor:
+        """What each token sees, for kernels that know no branches; it grows with the square of the tree."""
+        return self.visible_from(torch.arange(self.num_tokens, device=self.input_ids.device))
+
+    def visible_from(self, tokens: Tensor) -> Tensor:
+        """What some of the tokens see, themselves and what stands before them on their paths: shape ``[len(tokens), before + t]``, bool."""
+        places = torch.arange(-self.before, self.num_tokens, device=tokens.device)
+        visible = (places < self.trunk) & (places <= tokens[:, None])
+        start = self.trunk
+        for branch in self.branches:
+            end = start + branch.length
+            rows = ((tokens >= start) & (tokens < end)).nonzero().flatten()
+            visible[rows, self.before + start : self.before + end] = branch.mask().to(tokens.device)[tokens[rows] - start]
+            start = end
+        return visible
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if hasattr(value, "to")}
-        return replace(self, **moved)
+        return replace(self, branches=tuple(branch.to(device) for branch in self.branches), **moved)
 
 
 @dataclass
@@ -66,34 +108,54 @@ class TokenTree:
 
     Args:
         before: How many tokens stand before the tree and are seen by all of it.
+        trunk: Token ids that all of the tree begins with.
     """
 
     before: int = 0
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    segments: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
+    trunk: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.trunk)
+        self.positions = list(range(self.before, self.before + len(self.trunk)))
+        self.parents: list[int] = []
+        self.ends: list[int] = []
 
     def add(self, ids: Sequence[int], parent: int = -1) -> int:
-        """Append ``ids`` (at least one) below segment ``parent`` (-1: at the root) and return the new segment's number."""
-        start = self.positions[self.ends[parent]] + 1 if parent >= 0 else self.before
+        """Append ``ids`` (at least one) below segment ``parent`` (-1: the trunk) and return the new segment's number."""
+        start = self.positions[self.ends[parent]] + 1 if parent >= 0 else self.before + len(self.trunk)
         self.ids += ids
         self.positions += range(start, start + len(ids))
-        self.segments += [len(self.parents)] * len(ids)
         self.parents.append(parent)
         self.ends.append(len(self.ids) - 1)
         return len(self.parents) - 1
 
-    def attention_mask(self) -> Tensor:
-        """Each token sees itself and what stands before it on its path, shape ``[t, before + t]``, bool."""
-        visible = np.eye(len(self.parents), dtype=bool)
-        for segment, parent in enumerate(self.parents):
-            if parent >= 0:
-                visible[segment] |= visible[parent]
-        segments = np.asarray(self.segments)
-        own = np.tril(visible[segments][:, segments])
-        return torch.from_numpy(np.pad(own, ((0, 0), (self.before, 0)), constant_values=True))
+    def branches(self) -> tuple[Branch, ...]:
+        """What hangs below the trunk, cut wherever no later token sees an earlier one."""
+        last = np.arange(len(self.parents))  # the last segment below each
+        for segment in reversed(range(len(self.parents))):
+            if self.parents[segment] >= 0:
+                last[self.parents[segment]] = max(last[self.parents[segment]], last[segment])
+        found, first = [], 0
+        while first < len(self.parents):
+            end = first + 1
+            while end <= last[first:end].max():
+                end = int(last[first:end].max()) + 1
+            found.append(self._branch(first, end))
+            first = end
+        return tuple(found)
+
+    def _branch(self, first: int, end: int) -> Branch:
+        """Of segments ``first`` to ``end``, exclusive."""
+        starts = [len(self.trunk), *(place + 1 for place in self.ends)]
+        lengths = np.diff(starts[first : end + 1])
+        visible = np.eye(end - first, dtype=bool)
+        for segment in range(first, end):
+            if self.parents[segment] >= 0:
+                visible[segment - first] |= visible[self.parents[segment] - first]
+        if len(lengths) == 1:
+            return Branch(int(lengths[0]))
+        segments = np.repeat(np.arange(end - first), lengths)
+        return Branch(len(segments), torch.from_numpy(np.tril(visible[segments][:, segments])))
 
     def batch(
         self, predictions: Sequence[tuple[int, int, int]], num_answers: int, examples: Sequence[Example], collate: CollateInputs
@@ -104,7 +166,9 @@ class TokenTree:
         return Batch(
             input_ids=torch.tensor(self.ids),
             position_ids=torch.tensor(self.positions),
-            attention_mask=self.attention_mask(),
+            before=self.before,
+            trunk=len(self.trunk),
+            branches=self.branches(),
             source=source.contiguous(),
             target=target.contiguous(),
             answer=answer.contiguous(),
@@ -116,16 +180,14 @@ class TokenTree:
 
 def training_batch(examples: Sequence[Example], collate: CollateInputs) -> Batch:
     """All examples below their common beginning; each example is one answer."""
-    tree = TokenTree()
     shared = common_prompt(examples)
-    root = tree.add(examples[0].ids[:shared]) if shared else -1
+    tree = TokenTree(trunk=examples[0].ids[:shared])
     predictions = []
     for number, example in enumerate(examples):
-        before = tree.ends[root] if root >= 0 else -1
         start = len(tree.ids)
-        tree.add(example.ids[shared:], root)
+        tree.add(example.ids[shared:])
         for offset, label in enumerate(example.labels[shared:]):
-            source = start + offset - 1 if offset else before
+            source = (start + offset if offset else shared) - 1
             if label != IGNORE and source >= 0:
                 predictions.append((source, label, number))
     return tree.batch(predictions, len(examples), examples, collate)
@@ -138,13 +200,11 @@ def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]
     number ``i * len(candidates) + j`` is candidate j of prompt i. The first ``before`` tokens of all prompts are encoded
     elsewhere.
     """
-    tree = TokenTree(before)
-    shared = common_prompt(prompts)
-    root = tree.add(prompts[0].ids[before:shared]) if shared > before else -1
-    shared = max(shared, before)
+    shared = max(before, common_prompt(prompts))
+    tree = TokenTree(before, prompts[0].ids[before:shared])
     predictions = []
     for i, prompt in enumerate(prompts):
-        stem = tree.add(prompt.ids[shared:], root)
+        stem = tree.add(prompt.ids[shared:])
         known: dict[tuple[int, ...], int] = {(): stem}
         for j, candidate in enumerate(candidates):
             for k, token in enumerate(candidate):

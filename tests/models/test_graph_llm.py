@@ -151,6 +151,26 @@ def test_generate_equals_one_by_one_and_a_greedy_loop(
     assert len(set(expected)) > 1
     assert model.generate(batch, max_new_tokens=12) == expected
     assert [model.generate([prompt], max_new_tokens=12)[0] for prompt in batch] == expected
+    prefix = model.prefix(batch)
+    for _ in range(2):  # the prefix stays as it is
+        assert model.generate(batch, 12, prefix) == expected
+
+
+@torch.no_grad()
+def test_generate_equals_transformers(tiny_model: MakeModel, samples: dict[str, list[Instruction]]) -> None:
+    """Beside the same prompts padded, in one batch of transformers' own ``generate``."""
+    model = livelier(tiny_model())
+    batch = prompts(model, samples["mixed"])
+    rows = [model.embed(torch.tensor(p.ids), model.tower.collate(p.inputs) if p.inputs else None) for p in batch]
+    width = max(len(row) for row in rows)
+    output = model.llm.generate(
+        inputs_embeds=torch.stack([nn.functional.pad(row, (0, 0, width - len(row), 0)) for row in rows]),
+        attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+        max_new_tokens=12,
+        do_sample=False,
+        eos_token_id=[*model.ends],
+    )
+    assert model.generate(batch, 12) == [text.strip() for text in model.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
 
 @torch.no_grad()

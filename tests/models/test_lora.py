@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import csv_overrides, make_model, make_processor
+from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from graphgpt.assembly import build_model, build_runner, build_task
@@ -130,3 +131,22 @@ def test_adapters_that_mean_something_else_are_not_taken_over(data: list[str], t
     wider = check_command_line(ExperimentConfig, "train", [*options, "model.lora.targets=[q_proj, v_proj, o_proj]"])
     with pytest.raises(CheckpointError, match=r"does not fit: its lora has no '.*o_proj.*'"):
         load_checkpoint(build_model(wider, task), tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rslora": True}, {"targets": "qv"}, {"dora": True}])
+def test_adapters_compute_what_peft_computes(settings: dict[str, Any]) -> None:
+    model = make_model(lora={"rank": 3, **settings}).double()
+    for name, parameter in model.llm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    ids = torch.arange(24).view(2, 12)
+
+    def found() -> tuple[Tensor, list[Tensor]]:
+        logits = model.llm(input_ids=ids).logits
+        return logits, list(torch.autograd.grad(logits.square().mean(), [p for p in model.llm.parameters() if p.requires_grad]))
+
+    ours = found()
+    for module in model.llm.modules():
+        if "lora_A" in module._modules:
+            vars(module).pop("forward", None)
+    torch.testing.assert_close(ours, found())

@@ -203,9 +203,10 @@ def test_scoring_batch_by_hand() -> None:
 
 
 def test_batch_moves_to_a_device_with_all_its_parts() -> None:
-    batch = training_batch([example([1, 2, 3], [False, True, True])], collate)
+    batch = scoring_batch([example([1, 2, 3])], [(4, 5)], collate)
     moved = batch.to("meta")
-    assert moved.input_ids.device.type == moved.attention_mask.device.type == moved.answer.device.type == "meta"
+    assert moved.branches[0].visible is not None
+    assert moved.input_ids.device.type == moved.branches[0].visible.device.type == moved.answer.device.type == "meta"
     assert moved.ids == batch.ids and moved.inputs is None
 
 

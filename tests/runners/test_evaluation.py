@@ -457,7 +457,7 @@ def test_written_answers_are_read_exactly(checkpoint: Path, run: Evaluate, monke
     said = {"n": 0}
     texts = ["red.", " GREEN ", "Blue", "White.", "Red or Green", "not Red", "", "Whit", "Red", "Red", "Red", "Red"]
 
-    def generate(self: GraphLLM, prompts: Sequence[Any], max_new_tokens: int) -> list[str]:
+    def generate(self: GraphLLM, prompts: Sequence[Any], max_new_tokens: int, prefix: Any) -> list[str]:
         found = texts[said["n"] : said["n"] + len(prompts)]
         said["n"] += len(prompts)
         return found

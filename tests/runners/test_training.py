@@ -503,3 +503,10 @@ def test_a_graph_without_training_nodes_is_refused(train: Train, tmp_path: Path)
     given = [f"dataset.nodes={tmp_path}/nodes.csv", f"dataset.edges={tmp_path}/edges.csv", "dataset.split.name=given"]
     with pytest.raises(DataError, match=r"^The train split of the graph 'csv' is empty"):
         train(*given)
+
+
+def test_a_packed_validation_loss_is_that_of_single_samples(train: Train) -> None:
+    steps = [*STAGE2, "runner.max_steps=1", "runner.val_every=1", "runner.val_samples=7"]
+    packed, single = (train(*steps, f"runner.micro_batch_size={size}") for size in ("null", "1"))
+    [one], [other] = ([line["val/loss"] for line in run.lines if "val/loss" in line] for run in (packed, single))
+    assert one == pytest.approx(other, abs=1e-5)

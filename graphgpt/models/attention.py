@@ -1,0 +1,156 @@
+"""Attention within a token tree: each branch by itself, and with the trunk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from graphgpt.prompts.batch import Batch, Branch
+
+#: What transformers knows this kernel by.
+TOKEN_TREE = "token_tree"
+
+#: Queries of a chain that are compared with the same keys, on the processor, about.
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Span:
+    """Neighbouring queries of a tree, and what they see: the first so many keys, and those of a branch up to their own.
+
+    Args:
+        length: How many queries.
+        seen: How many of the first pieces of keys they see.
+        own: Their branch's pieces up to their own, as a range of pieces.
+        bias: Added to the scores, shape ``[1, 1, length, keys seen]``; None where each query sees all keys up to its own.
+    """
+
+    length: int
+    seen: int
+    own: range
+    bias: Any
+
+    def select(self, pieces: Sequence[Tensor]) -> Tensor:
+        """Keys or values of the span, of those of all in pieces of shape ``[1, heads, n, d]``."""
+        chosen = [*pieces[: self.seen], *pieces[self.own.start : self.own.stop]]
+        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=2)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """What the tokens of a tree attend to, once for all layers.
+
+    Args:
+        spans: The trunk's, then each branch's.
+        pieces: Into which keys and values are cut: those that stand before the tree, if any, then each span's.
+    """
+
+    spans: tuple[Span, ...]
+    pieces: tuple[int, ...]
+
+
+def spans_of(batch: Batch, dtype: torch.dtype) -> Spans:
+    """Those of a batch, for queries of a type.
+
+    A long chain is cut, so that its first queries need not be compared with its last keys.
+    """
+    device = batch.input_ids.device
+    pieces = [batch.before] if batch.before else []
+    spans: list[Span] = []
+    seen, trunk = batch.before, len(pieces)
+    for number, branch in enumerate([Branch(batch.trunk), *batch.branches] if batch.trunk else batch.branches):
+        first, done = len(pieces), 0
+        for length in _cut(branch, device):
+            pieces.append(length)
+            spans.append(Span(length, trunk, range(first, len(pieces)), _span_bias(branch, done, length, seen, dtype, device)))
+            done += length
+        if number == 0 and batch.trunk:
+            seen, trunk = batch.before + batch.trunk, len(pieces)
+    return Spans(tuple(spans), tuple(pieces))
+
+
+def _cut(branch: Branch, device: torch.device) -> list[int]:
+    """Lengths of the parts of a branch that are attended to on their own."""
+    if branch.visible is not None or device.type == "cuda":
+        return [branch.length]
+    parts = max(1, round(branch.length / CHUNK))
+    return [branch.length * (part + 1) // parts - branch.length * part // parts for part in range(parts)]
+
+
+def _span_bias(branch: Branch, done: int, length: int, seen: int, dtype: torch.dtype, device: torch.device) -> Any:
+    """Of ``length`` queries of a branch, ``done`` of which stand before them."""
+    if branch.visible is None and (seen + done == 0 or length == 1):
+        return None
+    if branch.visible is None and device.type == "cuda":
+        from torch.nn.attention.bias import causal_lower_right  # loads torch's compiler
+
+        return causal_lower_right(length, seen + length)  # no numbers at all: flash attention knows this form
+    own = torch.ones(length, length, dtype=torch.bool).tril() if branch.visible is None else branch.visible
+    return bias(functional.pad(own.to(device), (seen + done, 0), value=True), dtype)
+
+
+def bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention's scores so that each query sees what it shall, of shape ``[q, k]``, bool: shape ``[1, 1, q, k]``.
+
+    Numbers, made once: from a bool mask, every layer would make them anew.
+    """
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))[None, None]
+
+
+def token_tree_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    spans: Spans | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """PyTorch's scaled dot-product attention span by span, so that it costs what is seen and not the square of the tree.
+
+    Args:
+        module: transformers' attention layer.
+        query: Shape ``[1, heads, t, d]``.
+        key: Shape ``[1, key heads, before + t, d]``.
+        value: As ``key``.
+        attention_mask: Used where there are no spans.
+        spans: None for an ordinary sequence.
+
+    Returns:
+        Shape ``[1, t, heads, d]``.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward as attend
+
+    if spans is None:
+        return attend(module, query, key, value, attention_mask, **kwargs)
+    # Cut once: each slice's gradient would be as large as the whole.
+    queries = query.split([span.length for span in spans.spans], dim=2)
+    keys, values = (states.split(spans.pieces, dim=2) for states in (key, value))
+    outputs = [
+        attend(module, part, span.select(keys), span.select(values), span.bias, **kwargs)[0]
+        for part, span in zip(queries, spans.spans, strict=True)
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+def use_token_trees(llm: Any) -> None:
+    """Let a language model attend by :func:`token_tree_attention`, where its kind lets the attention be chosen and it is PyTorch's."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    if llm.config._attn_implementation == "sdpa" and llm._supports_attention_backend:
+        AttentionInterface.register(TOKEN_TREE, token_tree_attention)
+        AttentionMaskInterface.register(TOKEN_TREE, sdpa_mask)
+        llm.set_attn_implementation(TOKEN_TREE)
+
+
+def tree_arguments(llm: Any, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
+    """What a language model's forward takes to attend as a batch says."""
+    if llm.config._attn_implementation == TOKEN_TREE:
+        # A mask of four dimensions is passed on as it is, so that none is made.
+        return {"spans": spans_of(batch, dtype), "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)}
+    return {"attention_mask": bias(batch.attention_mask, dtype)}

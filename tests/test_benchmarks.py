@@ -1,0 +1,60 @@
+"""Every benchmark runs, and sees that both of its ways compute the same. Never a time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: What each benchmark measures, in its order.
+WHAT = {
+    "start": ["seconds"] * 3,
+    "sample": ["subgraphs/s"] * 2,
+    "open": ["seconds", "MiB more than of 1,024", "seconds", "MiB more than of 100"],
+    "overhead": ["ms of a step"],
+    "score": [
+        "nodes/s against a pass per candidate, 29 of them",
+        "nodes/s against an answer written, 16 tokens",
+        "nodes/s against an answer written, as long as the true one",
+    ],
+    "generate": ["answers/s of 4 tokens at most, 16 at once"],
+    "train_step": ["samples/s", "MiB of the widest step"] * 3,
+    "scaling": [
+        "samples/s at 2x the samples",
+        "MiB of the process at 2x the samples",
+        "tokens/s at 256 tokens a prompt",
+        "MiB per token at 256 tokens a prompt",
+    ],
+    "ingest": ["records/s, JSON to token ids", "MiB at most, against a tenth of them"],
+    "gpu": ["samples/s", "TFLOP/s, of a matrix product's"] * 3,
+}
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, f"benchmarks/{name}.py", "--small", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", WHAT)
+def test_it_checks_and_measures(name: str, tmp_path: Path) -> None:
+    run(name, "--json", str(tmp_path / "rows.json"))
+    rows: list[dict[str, Any]] = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert [row["what"] for row in rows] == WHAT[name]
+    assert name == "scaling" or all(row["same"] for row in rows)
+
+
+def test_a_profile_names_operations() -> None:
+    assert len(re.findall(r"aten::mm$", run("profile_text"), re.MULTILINE)) == 2
+
+
+def test_all_are_known_to_make_bench() -> None:
+    [names] = re.findall(r"^NAMES = \((.*)\)$", (ROOT / "benchmarks" / "all.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {*re.findall(r'"(\w+)"', names), "gpu"} == WHAT.keys()
