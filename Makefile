@@ -5,12 +5,13 @@ PROBE = import sys; v = sys.version_info; print(".".join(map(str, v[:3]))); (3, 
 PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test bench lint clean
 
 help:
 	@echo "make setup   build .venv with the tested versions (PYTHON=... names the Python to build it with)"
 	@echo "make demo    train and evaluate a small model end to end"
 	@echo "make test    run the tests, on all processors (ARGS='-n 0 -k sampling -x' goes to pytest)"
+	@echo "make bench   measure speed and memory against plain references, some 20 minutes (benchmarks/RESULTS.md)"
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make clean   remove caches and build products; keeps .venv and runs/"
 
@@ -22,6 +23,9 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
+
+bench: .venv/.ready
+	@.venv/bin/python benchmarks/all.py $(ARGS)
 
 lint: .venv/.ready
 	.venv/bin/ruff check .

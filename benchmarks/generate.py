@@ -1,0 +1,94 @@
+"""Greedy answers to many prompts as an evaluation writes them, against Hugging Face's ``generate`` for one prompt after the other.
+
+    python benchmarks/generate.py [--nodes 64] [--tokens 32] [--device cuda]
+
+The questions are the shipped ones about a node's class. The model is not trained, so answers are as long as they may be: no batch
+shrinks before its end.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+
+import torch
+from common import Row, alternate, faster, run
+from setting import build, compose
+
+from graphgpt.config import EvaluationConfig
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.processor import Example
+from graphgpt.runners.data import chunks, mix
+from graphgpt.runners.prediction import make_processor, predict
+from graphgpt.task import Task
+
+QUESTION = ("task=node_classification", "task.wording=constant_first")
+
+
+def test_questions(task: Task, count: int) -> list[Instruction]:
+    """About the first nodes of the test split, with neighbours drawn as ``evaluate.py`` does."""
+    return [task.instruction(item, seed=mix(0, item), training=False) for item in task.items("test")[:count].tolist()]
+
+
+@torch.inference_mode()
+def plain_answer(model: GraphLLM, prompt: Example, max_new_tokens: int) -> tuple[str, int]:
+    """By transformers alone, with its cache of keys and values; the text, and of how many tokens it is, its end included."""
+    inputs = model.tower.collate(prompt.inputs).to(model.device) if prompt.inputs else None
+    output = model.llm.generate(
+        inputs_embeds=model.embed(torch.tensor([prompt.ids], device=model.device), inputs),
+        attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.int64, device=model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=model.tokenizer.eos_token_id,
+        eos_token_id=[*model.ends],
+    )
+    return model.tokenizer.decode(output[0], skip_special_tokens=True).strip(), output.shape[1]
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    model, task = build(compose(*QUESTION, small=options.small))
+    model.eval().to(options.device)
+    processor = make_processor(model)
+    rounds = 1 if options.small else 3
+    # The first part is for what is made once.
+    per_round = 4 if options.small else -(-options.nodes // (rounds + 1))
+    questions = test_questions(task, per_round * (rounds + 1))
+    tokens = 4 if options.small else options.tokens
+    size = options.writing_batch_size or EvaluationConfig(name="generate", checkpoint="").writing_batch_size
+    config = EvaluationConfig(name="generate", checkpoint="", max_new_tokens=tokens, writing_batch_size=size)
+    written: list[str | None] = []
+    alone: list[tuple[str, int]] = []
+
+    def ours(part: Sequence[Instruction]) -> None:
+        # A task without candidates: scoring is measured elsewhere.
+        written.extend(found.text for found in predict(model, SimpleNamespace(candidates=None), processor, part, config, "generate"))
+
+    def plain(part: Sequence[Instruction]) -> None:
+        alone.extend(plain_answer(model, processor.prompt(question), tokens) for question in part)
+
+    mine, its = (chunks(questions, per_round) for _ in range(2))
+    seconds = alternate(lambda: ours(next(mine)), lambda: plain(next(its)), rounds=rounds)
+    different = sum(text != other for text, (other, _) in zip(written, alone, strict=True))
+    if different:
+        raise SystemExit(f"generate: {different} of {len(alone)} texts differ from those that are written alone.")
+    early = sum(length < tokens for _, length in alone)
+    yield Row(
+        benchmark="generate",
+        what=f"answers/s of {tokens} tokens at most, {config.writing_batch_size} at once",
+        ours=per_round / min(seconds[0]),
+        reference=per_round / min(seconds[1]),
+        measured=faster(*seconds),
+        target=8.0 if options.device == "cuda" else 2.0,
+        same=f"all {len(alone)} texts, {early} of them shorter",
+    )
+
+
+if __name__ == "__main__":
+    run(
+        measure,
+        __doc__,
+        nodes=64,
+        tokens=EvaluationConfig(name="generate", checkpoint="").max_new_tokens,
+        writing_batch_size=0,
+        device="cpu",
+    )

@@ -1,0 +1,102 @@
+"""All classes of a node scored as an evaluation does, against a pass per candidate, and against letting the model write its answer.
+
+    python benchmarks/score.py [--nodes 200] [--device cuda]
+
+The first plain way is that of an evaluation loop over (prompt, candidate) pairs: one sequence at a time, logits at every position. It
+sees a few of the nodes only, seconds are per node. The second is Hugging Face's ``generate`` for one node at a time. An untrained model
+writes all the tokens that it may; a trained one ends after a class's name, as in the last row, where its answer has that length.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import torch
+from common import Row, alternate, faster, run
+from generate import QUESTION, plain_answer, test_questions
+from setting import build, compose
+from torch import Tensor
+
+from graphgpt.config import EvaluationConfig
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.processor import Example
+from graphgpt.runners.data import chunks
+from graphgpt.runners.prediction import make_processor, predict
+
+TOLERANCE = 1e-4
+NEW_TOKENS = 16
+
+
+@torch.inference_mode()
+def plain_score(model: GraphLLM, prompt: Example, candidate: Sequence[int]) -> Tensor:
+    """Log-likelihood of one candidate: the whole sequence in a pass of its own."""
+    inputs = model.tower.collate(prompt.inputs).to(model.device) if prompt.inputs else None
+    ids = torch.tensor([prompt.ids + tuple(candidate)], device=model.device)
+    log_probability = model.llm(inputs_embeds=model.embed(ids, inputs), use_cache=False).logits[0].float().log_softmax(dim=-1)
+    answer = torch.tensor(candidate, device=model.device)
+    found: Tensor = log_probability[-len(answer) - 1 : -1].gather(1, answer[:, None]).sum()
+    return found
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    model, task = build(compose(*QUESTION, small=options.small))
+    model.eval().to(options.device)
+    processor = make_processor(model)
+    rounds = 1 if options.small else 3
+    # The first part is for what is made once. Of each part, the plain ways see the first nodes.
+    per_round = 4 if options.small else -(-options.nodes // (rounds + 1))
+    paired, writing = min(options.paired, per_round), min(options.written, per_round)
+    questions = test_questions(task, per_round * (rounds + 1))
+    candidates = [processor.answer(name) for name in task.candidates or ()]
+    size = options.batch_size or EvaluationConfig(name="score", checkpoint="").batch_size
+    config = EvaluationConfig(name="score", checkpoint="", batch_size=size)
+    scores: dict[str, list[float]] = {}
+    alone: dict[str, list[float]] = {}
+
+    def ours(part: Sequence[Instruction]) -> None:
+        scores.update((found.id, found.scores or []) for found in predict(model, task, processor, part, config, "score"))
+
+    def pairs(part: Sequence[Instruction]) -> None:
+        for question in part[:paired]:
+            prompt = processor.prompt(question)
+            alone[prompt.id] = [float(plain_score(model, prompt, candidate)) for candidate in candidates]
+
+    def writes(part: Sequence[Instruction], to_the_end: bool) -> None:
+        for question in part[:writing]:
+            length = len(processor.answer(question.messages[-1].content)) if to_the_end else NEW_TOKENS
+            plain_answer(model, processor.prompt(question), min(length, NEW_TOKENS))
+
+    parts = [chunks(questions, per_round) for _ in range(4)]
+    seconds = alternate(
+        lambda: ours(next(parts[0])),
+        lambda: pairs(next(parts[1])),
+        lambda: writes(next(parts[2]), to_the_end=False),
+        lambda: writes(next(parts[3]), to_the_end=True),
+        rounds=rounds,
+    )
+    found, expected = (torch.tensor([each[name] for name in alone]) for each in (scores, alone))
+    difference = float(((found - expected).abs() / expected.abs()).max())
+    if difference > TOLERANCE or not torch.equal(found.argmax(dim=1), expected.argmax(dim=1)):
+        raise SystemExit(f"score: log-likelihoods differ by {difference:.1e} of their size from those of passes of their own.")
+    same = f"log-likelihoods of {len(alone)} nodes to {difference:.0e} of their size, and the choice"
+    each = [[taken / nodes for taken in times] for times, nodes in zip(seconds, (per_round, paired, writing, writing), strict=True)]
+    on_gpu = options.device == "cuda"
+    ways = (
+        (f"a pass per candidate, {len(candidates)} of them", 15.0, same),
+        (f"an answer written, {NEW_TOKENS} tokens", 8.0 if on_gpu else 2.5, "two ways to a class"),
+        ("an answer written, as long as the true one", 8.0 if on_gpu else 2.5, "two ways to a class"),
+    )
+    for (what, target, how), plain in zip(ways, each[1:], strict=True):
+        yield Row(
+            benchmark="score",
+            what=f"nodes/s against {what}",
+            ours=1 / min(each[0]),
+            reference=1 / min(plain),
+            measured=faster(each[0], plain),
+            target=target,
+            same=how,
+        )
+
+
+if __name__ == "__main__":
+    run(measure, __doc__, nodes=200, paired=2, written=4, batch_size=0, device="cpu")

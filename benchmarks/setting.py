@@ -1,0 +1,30 @@
+"""The experiment that benchmarks take their model and their samples from: real documentation, the shipped small language model."""
+
+from typing import Any
+
+from graphgpt.assembly import build_model, build_task
+from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.processor import Example
+from graphgpt.runners.data import Examples
+from graphgpt.runners.prediction import make_processor
+from graphgpt.task import Task
+
+
+def compose(*overrides: str, small: bool = False) -> Any:
+    """The ``ExperimentConfig`` of ``train.py``'s command line; with ``small``, on a random model of two layers."""
+    tiny = ["model.llm.path=random:tiny", "model.max_length=8192"] if small else []
+    return check_command_line(ExperimentConfig, "train", [*overrides, *tiny])
+
+
+def build(experiment: Any) -> tuple[GraphLLM, Task]:
+    """Model, in training mode, and task."""
+    task = build_task(experiment)
+    model: GraphLLM = build_model(experiment, task).train()
+    return model, task
+
+
+def training_examples(model: GraphLLM, task: Task, count: int) -> list[Example]:
+    """The first samples of an epoch, tokenised."""
+    examples = Examples(task, make_processor(model), seed=0, training=True)
+    return [examples[0, item] for item in task.items("train")[:count].tolist()]
