@@ -120,16 +120,24 @@ class Alive(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for key in [key for key, (storage, _) in self.made.items() if storage.expired()]:
-            self.bytes -= self.made.pop(key)[1]
         given = {tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor)}
         for tensor in tree_leaves(result):
             # A view of what was there before, such as a weight, is nothing new.
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.made.keys() | given:
-                self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-                self.bytes += storage.nbytes()
-        self.peak = max(self.peak, self.bytes)
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in given:
+                self._forget(storage._cdata)
+                if storage._cdata not in self.made:
+                    self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                    self.bytes += storage.nbytes()
+        if self.bytes > self.peak:  # perhaps: some of them may be gone
+            for key in [*self.made]:
+                self._forget(key)
+            self.peak = max(self.peak, self.bytes)
         return result
+
+    def _forget(self, key: int) -> None:
+        """Count no more what is gone; another may have its place."""
+        if key in self.made and self.made[key][0].expired():
+            self.bytes -= self.made.pop(key)[1]
 
 
 def peak_bytes(way: Callable[[], Any]) -> int:

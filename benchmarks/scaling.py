@@ -2,7 +2,8 @@
 
     python benchmarks/scaling.py [--plot benchmarks/scaling.png]
 
-Training steps of stage 2 on SmolLM2, eight samples each; memory is what a step's tensors take at most beside the weights.
+Training steps of stage 2 on SmolLM2: of eight short samples each for the first, of two prompts of a given length for the second. Memory of
+a step is what its tensors take at most beside the weights.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from common import Row, peak_bytes, run
 from setting import build, compose, training_examples
-from train_step import BATCH, STAGE_2, steps_of, ways
+from train_step import STAGE_2, steps_of, ways
 
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.processor import Example
@@ -21,11 +22,12 @@ from graphgpt.runners.prediction import make_processor
 
 SAMPLES = (8, 32, 128)
 LENGTHS = (128, 512, 2048)
+PROMPTS = 2
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     samples, lengths = ((8, 16), (128, 256)) if options.small else (SAMPLES, LENGTHS)
-    model, task = build(compose(*STAGE_2, "task.wording=released", "model.max_length=8192", small=options.small))
+    model, task = build(compose(*STAGE_2, "task.wording=title_only", "model.max_length=65536", small=options.small))
     step, _ = ways(model)
     rates, peaks = [], []
     for count in samples:
@@ -39,11 +41,11 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     tokens, memory = [], []
     processor = make_processor(model)
     for length in lengths:
-        examples = [text_of(length, number, processor) for number in range(BATCH)]
+        examples = [text_of(length, number, processor) for number in range(PROMPTS)]
         start = time.perf_counter()
         step(examples)
         tokens.append(sum(len(example.ids) for example in examples) / (time.perf_counter() - start))
-        memory.append(peak_bytes(lambda examples=examples: step(examples)) / 2**20 / BATCH / length)
+        memory.append(peak_bytes(lambda examples=examples: step(examples)) / 2**20 / PROMPTS / length)
     growth = f"{samples[-1] // samples[0]}x the samples"
     name = "scaling"
     yield Row(benchmark=name, what=f"samples/s at {growth}", ours=rates[-1], reference=rates[0], measured=rates[-1] / rates[0], target=0.8)
@@ -96,7 +98,7 @@ def draw(file: Path, samples: tuple[int, ...], lengths: tuple[int, ...], figures
         panel.plot(range(len(places)), values, marker="o", color="#2b6cb0")
         panel.set_xticks(range(len(places)), [str(place) for place in places])
         panel.set_ylim(0, max(values) * 1.15)
-        panel.set(xlabel="samples in all" if places is samples else "tokens of a prompt, 8 prompts a step", title=name)
+        panel.set(xlabel="samples in all" if places is samples else f"tokens of a prompt, {PROMPTS} prompts a step", title=name)
         panel.grid(axis="y", alpha=0.3)
     figure.savefig(file, dpi=110)
 

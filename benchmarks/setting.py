@@ -13,7 +13,7 @@ from graphgpt.task import Task
 
 def compose(*overrides: str, small: bool = False) -> Any:
     """The ``ExperimentConfig`` of ``train.py``'s command line; with ``small``, on a random model of two layers."""
-    tiny = ["model.llm.path=random:tiny", "model.max_length=8192"] if small else []
+    tiny = ["model.llm.path=random:tiny", "model.max_length=65536"] if small else []
     return check_command_line(ExperimentConfig, "train", [*overrides, *tiny])
 
 

@@ -61,7 +61,7 @@ def _runs(model: GraphLLM, batch: Batch) -> bool:
 
 
 def _is_small(model: GraphLLM, batch: Batch) -> bool:
-    """Whether what a pass keeps for its gradient takes no more than its share of the free memory."""
+    """Whether what a pass keeps for its gradient, attention's own aside, takes no more than its share of the free memory."""
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 

@@ -24,7 +24,7 @@ WHAT = {
         "nodes/s against an answer written, as long as the true one",
     ],
     "generate": ["answers/s of 4 tokens at most, 16 at once"],
-    "train_step": ["samples/s", "MiB of the widest step"] * 3,
+    "train_step": ["samples/s", "MiB of a step"] * 3,
     "scaling": [
         "samples/s at 2x the samples",
         "MiB of the process at 2x the samples",

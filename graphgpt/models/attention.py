@@ -33,10 +33,11 @@ class Span:
     own: range
     bias: Any
 
-    def select(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Keys or values of the span, of those of all in pieces of shape ``[1, heads, n, d]``."""
+    def select(self, pieces: Sequence[Tensor], groups: int) -> Tensor:
+        """Keys or values of the span, shape ``[1, heads * groups, keys, d]``, of those of all, in pieces of shape ``[1, heads, n, d]``."""
         chosen = [*pieces[: self.seen], *pieces[self.own.start : self.own.stop]]
-        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=2)
+        joined = chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=2)
+        return joined.repeat_interleave(groups, dim=1) if groups > 1 else joined
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def token_tree_attention(
     attention_mask: Tensor | None,
     *,
     spans: Spans | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """PyTorch's scaled dot-product attention span by span, so that it costs what is seen and not the square of the tree.
@@ -119,22 +122,48 @@ def token_tree_attention(
         value: As ``key``.
         attention_mask: Used where there are no spans.
         spans: None for an ordinary sequence.
+        dropout: On the attention weights.
+        scaling: Of the scores; None takes ``d ** -0.5``.
 
     Returns:
         Shape ``[1, t, heads, d]``.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward as attend
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if spans is None:
-        return attend(module, query, key, value, attention_mask, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    groups = query.shape[1] // key.shape[1]
     # Cut once: each slice's gradient would be as large as the whole.
     queries = query.split([span.length for span in spans.spans], dim=2)
     keys, values = (states.split(spans.pieces, dim=2) for states in (key, value))
-    outputs = [
-        attend(module, part, span.select(keys), span.select(values), span.bias, **kwargs)[0]
-        for part, span in zip(queries, spans.spans, strict=True)
-    ]
-    return torch.cat(outputs, dim=1), None
+    outputs = []
+    for part, span in zip(queries, spans.spans, strict=True):
+        k, v = span.select(keys, groups), span.select(values, groups)
+        with _copied_again(span, groups, (k, keys), (v, values)):
+            outputs.append(
+                functional.scaled_dot_product_attention(
+                    part, k, v, attn_mask=span.bias, dropout_p=dropout, scale=scaling, is_causal=span.bias is None and span.length > 1
+                )
+            )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _copied_again(span: Span, groups: int, *copies: tuple[Tensor, Sequence[Tensor]]) -> Any:
+    """Keep no copy of keys and values for the backward pass: each is made again from its pieces, which are there anyway.
+
+    Every span has copies of the trunk's, and with shared heads several of its own: kept, they were the largest part of a step's memory.
+    """
+
+    def pack(tensor: Tensor) -> Tensor | tuple[Tensor, ...]:
+        for copy, pieces in copies:
+            if tensor.data_ptr() == copy.data_ptr() and tensor.shape == copy.shape and tensor.stride() == copy.stride():
+                return tuple(piece.detach() for piece in pieces)
+        return tensor
+
+    def unpack(kept: Tensor | tuple[Tensor, ...]) -> Tensor:
+        return kept if isinstance(kept, Tensor) else span.select(kept, groups)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 def use_token_trees(llm: Any) -> None:
