@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         if options.case not in ("", case):
             continue
         model, task = build(compose(*overrides, small=options.small))
-        steps = steps_of(training_examples(model, task, 16 if options.small else options.samples))
+        steps = steps_of(training_examples(model, task, 8 if options.small else options.samples))
         name = f"train_step: {case}"
         ours, plain = ways(model)
         *seconds, losses = step_by_step(ours, plain, steps)
