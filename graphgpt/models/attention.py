@@ -61,15 +61,20 @@ def spans_of(batch: Batch, dtype: torch.dtype) -> Spans:
     device = batch.input_ids.device
     pieces = [batch.before] if batch.before else []
     spans: list[Span] = []
-    seen, trunk = batch.before, len(pieces)
-    for number, branch in enumerate([Branch(batch.trunk), *batch.branches] if batch.trunk else batch.branches):
+
+    def add(branch: Branch, seen: int, seen_pieces: int) -> None:
         first, done = len(pieces), 0
         for length in _cut(branch, device):
             pieces.append(length)
-            spans.append(Span(length, trunk, range(first, len(pieces)), _span_bias(branch, done, length, seen, dtype, device)))
+            bias = _span_bias(Branch(length, branch.visible), seen + done, dtype, device)
+            spans.append(Span(length, seen_pieces, range(first, len(pieces)), bias))
             done += length
-        if number == 0 and batch.trunk:
-            seen, trunk = batch.before + batch.trunk, len(pieces)
+
+    if batch.trunk:
+        add(Branch(batch.trunk), batch.before, len(pieces))
+    seen, seen_pieces = batch.before + batch.trunk, len(pieces)
+    for branch in batch.branches:
+        add(branch, seen, seen_pieces)
     return Spans(tuple(spans), tuple(pieces))
 
 
@@ -81,19 +86,18 @@ def _cut(branch: Branch, device: torch.device) -> list[int]:
     return [branch.length * (part + 1) // parts - branch.length * part // parts for part in range(parts)]
 
 
-def _span_bias(branch: Branch, done: int, length: int, seen: int, dtype: torch.dtype, device: torch.device) -> Any:
-    """Of ``length`` queries of a branch, ``done`` of which stand before them."""
-    if branch.visible is None and (seen + done == 0 or length == 1):
+def _span_bias(part: Branch, seen: int, dtype: torch.dtype, device: torch.device) -> Any:
+    """Of queries that see ``seen`` keys before their own."""
+    if part.visible is None and (seen == 0 or part.length == 1):
         return None
-    if branch.visible is None and device.type == "cuda":
+    if part.visible is None and device.type == "cuda":
         from torch.nn.attention.bias import causal_lower_right  # loads torch's compiler
 
-        return causal_lower_right(length, seen + length)  # no numbers at all: flash attention knows this form
-    own = torch.ones(length, length, dtype=torch.bool).tril() if branch.visible is None else branch.visible
-    return bias(functional.pad(own.to(device), (seen + done, 0), value=True), dtype)
+        return causal_lower_right(part.length, seen + part.length)  # no numbers at all: flash attention knows this form
+    return additive(functional.pad(part.mask().to(device), (seen, 0), value=True), dtype)
 
 
-def bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to attention's scores so that each query sees what it shall, of shape ``[q, k]``, bool: shape ``[1, 1, q, k]``.
 
     Numbers, made once: from a bool mask, every layer would make them anew.
@@ -182,4 +186,4 @@ def tree_arguments(llm: Any, batch: Batch, dtype: torch.dtype) -> dict[str, Any]
     if llm.config._attn_implementation == TOKEN_TREE:
         # A mask of four dimensions is passed on as it is, so that none is made.
         return {"spans": spans_of(batch, dtype), "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)}
-    return {"attention_mask": bias(batch.attention_mask, dtype)}
+    return {"attention_mask": additive(batch.attention_mask, dtype)}

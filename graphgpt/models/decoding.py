@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graphgpt.models.attention import bias, tree_arguments
+from graphgpt.models.attention import additive, tree_arguments
 from graphgpt.prompts.batch import scoring_batch
 from graphgpt.prompts.processor import Example
 
@@ -52,7 +52,7 @@ class Decoding:
         self._positions = self._positions[list(rows)] + 1
         own = torch.eye(len(rows), dtype=torch.bool, device=self.model.device)
         self._visible = torch.cat([self._visible[list(rows)], own], dim=1)
-        self._read(embedded, self._positions, {"attention_mask": bias(self._visible, embedded.dtype)})
+        self._read(embedded, self._positions, {"attention_mask": additive(self._visible, embedded.dtype)})
 
     def _read(self, embedded: Tensor, positions: Tensor, attention: dict[str, Any], source: Tensor | int = 0) -> None:
         """A pass, which keeps its keys and values, and the logits after the tokens ``source``, of all by default."""

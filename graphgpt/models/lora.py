@@ -79,7 +79,7 @@ def add_in_place(adapted: Any) -> None:
     """Let each adapter add its update to the base layer's output in the product that makes it.
 
     peft makes the update, its scaled form and the sum one after the other, each as large as the output: a tenth of a training
-    step's time on the processor (``benchmarks/RESULTS.md``). Layers of another kind (quantized, DoRA) are left to peft.
+    step's time on the processor (``benchmarks/RESULTS.md``). Layers of another kind (quantized, DoRA) and mixed precision are left to peft.
     """
     from peft.tuners.lora import Linear
 
@@ -90,17 +90,15 @@ def add_in_place(adapted: Any) -> None:
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """What peft computes, ``base(x) + scaling * B(A(dropout(x)))``, shapes ``[*, in]`` to ``[*, out]``."""
-    names = layer.active_adapters
-    if layer.disable_adapters or layer.merged or args or kwargs or len(names) != 1 or names[0] in layer.lora_variant:
+    name, *others = layer.active_adapters
+    plain = not (layer.disable_adapters or layer.merged or others or name in layer.lora_variant or args or kwargs)
+    # A product that adds in place wants one dtype for all.
+    same = layer.base_layer.weight.dtype == layer.lora_A[name].weight.dtype and not torch.is_autocast_enabled(x.device.type)
+    if not (plain and same):
         return torch.as_tensor(type(layer).forward(layer, x, *args, **kwargs))
     flat = x.flatten(0, -2)
-    result = layer.base_layer(flat)
-    down, up = layer.lora_A[names[0]], layer.lora_B[names[0]]
-    update = down(layer.lora_dropout[names[0]](flat.to(down.weight.dtype)))
-    if result.dtype != update.dtype:
-        result = (result + up(update) * layer.scaling[names[0]]).to(result.dtype)
-    else:
-        result = result.addmm_(update, up.weight.T, alpha=layer.scaling[names[0]])
+    update = layer.lora_A[name](layer.lora_dropout[name](flat))
+    result = layer.base_layer(flat).addmm_(update, layer.lora_B[name].weight.T, alpha=layer.scaling[name])
     return torch.as_tensor(result.view(*x.shape[:-1], -1))
 
 

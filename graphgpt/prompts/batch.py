@@ -146,14 +146,14 @@ class TokenTree:
 
     def _branch(self, first: int, end: int) -> Branch:
         """Of segments ``first`` to ``end``, exclusive."""
-        starts = [len(self.trunk), *(place + 1 for place in self.ends)]
-        lengths = np.diff(starts[first : end + 1])
+        start = self.ends[first - 1] + 1 if first else len(self.trunk)
+        lengths = np.diff([start - 1, *self.ends[first:end]])
+        if len(lengths) == 1:
+            return Branch(int(lengths[0]))
         visible = np.eye(end - first, dtype=bool)
         for segment in range(first, end):
             if self.parents[segment] >= 0:
                 visible[segment - first] |= visible[self.parents[segment] - first]
-        if len(lengths) == 1:
-            return Branch(int(lengths[0]))
         segments = np.repeat(np.arange(end - first), lengths)
         return Branch(len(segments), torch.from_numpy(np.tril(visible[segments][:, segments])))
 

@@ -150,3 +150,17 @@ def test_adapters_compute_what_peft_computes(settings: dict[str, Any]) -> None:
         if "lora_A" in module._modules:
             vars(module).pop("forward", None)
     torch.testing.assert_close(ours, found())
+
+
+def test_adapters_compute_what_peft_computes_in_mixed_precision() -> None:
+    model = make_model(lora={"rank": 3})
+    for name, parameter in model.llm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    ids = torch.arange(24).view(2, 12)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = model.llm(input_ids=ids).logits
+        for module in model.llm.modules():
+            if "lora_A" in module._modules:
+                vars(module).pop("forward", None)
+        torch.testing.assert_close(ours, model.llm(input_ids=ids).logits)

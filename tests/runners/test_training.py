@@ -510,3 +510,10 @@ def test_a_packed_validation_loss_is_that_of_single_samples(train: Train) -> Non
     packed, single = (train(*steps, f"runner.micro_batch_size={size}") for size in ("null", "1"))
     [one], [other] = ([line["val/loss"] for line in run.lines if "val/loss" in line] for run in (packed, single))
     assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])
+def test_adapters_train_in_sixteen_bits(train: Train, precision: str) -> None:
+    steps = [*STAGE2, "model.lora.rank=2", "runner.max_steps=2"]
+    [whole, half] = [[line["train/loss"] for line in train(*steps, f"runner.precision={name}").lines] for name in ("32", precision)]
+    assert half == pytest.approx(whole, rel=0.02)
