@@ -17,7 +17,7 @@ from setting import build, compose
 from graphgpt.config import EvaluationConfig
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.processor import Example
+from graphgpt.prompts.processor import Example, Processor
 from graphgpt.runners.data import chunks, mix
 from graphgpt.runners.prediction import make_processor, predict
 from graphgpt.task import Task
@@ -25,9 +25,18 @@ from graphgpt.task import Task
 QUESTION = ("task=node_classification", "task.wording=constant_first")
 
 
-def test_questions(task: Task, count: int) -> list[Instruction]:
-    """About the first nodes of the test split, with neighbours drawn as ``evaluate.py`` does."""
-    return [task.instruction(item, seed=mix(0, item), training=False) for item in task.items("test")[:count].tolist()]
+def prepare(options: argparse.Namespace) -> tuple[GraphLLM, Task, Processor, list[Sequence[Instruction]]]:
+    """A model in eval mode, and questions about the first nodes of the test split, with neighbours drawn as ``evaluate.py`` does.
+
+    In parts: the first for what is made once, then one for each round.
+    """
+    model, task = build(compose(*QUESTION, small=options.small))
+    model.eval().to(options.device)
+    parts = 2 if options.small else 4
+    per_part = 4 if options.small else -(-options.nodes // parts)
+    items = task.items("test")[: parts * per_part].tolist()
+    questions = [task.instruction(item, seed=mix(0, item), training=False) for item in items]
+    return model, task, make_processor(model), [*chunks(questions, per_part)]
 
 
 @torch.inference_mode()
@@ -46,13 +55,7 @@ def plain_answer(model: GraphLLM, prompt: Example, max_new_tokens: int) -> tuple
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    model, task = build(compose(*QUESTION, small=options.small))
-    model.eval().to(options.device)
-    processor = make_processor(model)
-    rounds = 1 if options.small else 3
-    # The first part is for what is made once.
-    per_round = 4 if options.small else -(-options.nodes // (rounds + 1))
-    questions = test_questions(task, per_round * (rounds + 1))
+    model, _, processor, parts = prepare(options)
     tokens = 4 if options.small else options.tokens
     size = options.writing_batch_size or EvaluationConfig(name="generate", checkpoint="").writing_batch_size
     config = EvaluationConfig(name="generate", checkpoint="", max_new_tokens=tokens, writing_batch_size=size)
@@ -66,8 +69,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     def plain(part: Sequence[Instruction]) -> None:
         alone.extend(plain_answer(model, processor.prompt(question), tokens) for question in part)
 
-    mine, its = (chunks(questions, per_round) for _ in range(2))
-    seconds = alternate(lambda: ours(next(mine)), lambda: plain(next(its)), rounds=rounds)
+    mine, its = iter(parts), iter(parts)
+    seconds = alternate(lambda: ours(next(mine)), lambda: plain(next(its)), rounds=len(parts) - 1)
     different = sum(text != other for text, (other, _) in zip(written, alone, strict=True))
     if different:
         raise SystemExit(f"generate: {different} of {len(alone)} texts differ from those that are written alone.")
@@ -75,8 +78,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     yield Row(
         benchmark="generate",
         what=f"answers/s of {tokens} tokens at most, {config.writing_batch_size} at once",
-        ours=per_round / min(seconds[0]),
-        reference=per_round / min(seconds[1]),
+        ours=len(parts[0]) / min(seconds[0]),
+        reference=len(parts[0]) / min(seconds[1]),
         measured=faster(*seconds),
         target=8.0 if options.device == "cuda" else 2.0,
         same=f"all {len(alone)} texts, {early} of them shorter",

@@ -46,31 +46,15 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         step(examples)
         tokens.append(sum(len(example.ids) for example in examples) / (time.perf_counter() - start))
         memory.append(peak_bytes(lambda examples=examples: step(examples)) / 2**20 / PROMPTS / length)
-    growth = f"{samples[-1] // samples[0]}x the samples"
-    name = "scaling"
-    yield Row(benchmark=name, what=f"samples/s at {growth}", ours=rates[-1], reference=rates[0], measured=rates[-1] / rates[0], target=0.8)
-    yield Row(
-        benchmark=name,
-        what=f"MiB of the process at {growth}",
-        ours=peaks[-1],
-        reference=peaks[0],
-        measured=peaks[-1] / peaks[0],
-        target=1.5,
-        at_most=True,
-    )
-    growth = f"{lengths[-1]} tokens a prompt"
-    yield Row(
-        benchmark=name, what=f"tokens/s at {growth}", ours=tokens[-1], reference=tokens[0], measured=tokens[-1] / tokens[0], target=0.5
-    )
-    yield Row(
-        benchmark=name,
-        what=f"MiB per token at {growth}",
-        ours=memory[-1],
-        reference=memory[0],
-        measured=memory[-1] / memory[0],
-        target=1.5,
-        at_most=True,
-    )
+    more, longer = f"{samples[-1] // samples[0]}x the samples", f"{lengths[-1]} tokens a prompt"
+    for what, figures, target, at_most in (
+        (f"samples/s at {more}", rates, 0.8, False),
+        (f"MiB of the process at {more}", peaks, 1.5, True),
+        (f"tokens/s at {longer}", tokens, 0.5, False),
+        (f"MiB per token at {longer}", memory, 1.5, True),
+    ):
+        least, most = figures[0], figures[-1]
+        yield Row(benchmark="scaling", what=what, ours=most, reference=least, measured=most / least, target=target, at_most=at_most)
     if options.plot:
         draw(
             Path(options.plot),

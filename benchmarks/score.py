@@ -12,16 +12,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from common import Row, alternate, faster, run
-from generate import QUESTION, plain_answer, test_questions
-from setting import build, compose
+from generate import plain_answer, prepare
 from torch import Tensor
 
 from graphgpt.config import EvaluationConfig
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Example
-from graphgpt.runners.data import chunks
-from graphgpt.runners.prediction import make_processor, predict
+from graphgpt.runners.prediction import predict
 
 TOLERANCE = 1e-4
 NEW_TOKENS = 16
@@ -39,14 +37,10 @@ def plain_score(model: GraphLLM, prompt: Example, candidate: Sequence[int]) -> T
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    model, task = build(compose(*QUESTION, small=options.small))
-    model.eval().to(options.device)
-    processor = make_processor(model)
-    rounds = 1 if options.small else 3
-    # The first part is for what is made once. Of each part, the plain ways see the first nodes.
-    per_round = 4 if options.small else -(-options.nodes // (rounds + 1))
-    paired, writing = min(options.paired, per_round), min(options.written, per_round)
-    questions = test_questions(task, per_round * (rounds + 1))
+    model, task, processor, parts = prepare(options)
+    per_part = len(parts[0])
+    # Of each part, the plain ways see the first nodes.
+    paired, writing = min(options.paired, per_part), min(options.written, per_part)
     candidates = [processor.answer(name) for name in task.candidates or ()]
     size = options.batch_size or EvaluationConfig(name="score", checkpoint="").batch_size
     config = EvaluationConfig(name="score", checkpoint="", batch_size=size)
@@ -66,20 +60,20 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
             length = len(processor.answer(question.messages[-1].content)) if to_the_end else NEW_TOKENS
             plain_answer(model, processor.prompt(question), min(length, NEW_TOKENS))
 
-    parts = [chunks(questions, per_round) for _ in range(4)]
+    turns = [iter(parts) for _ in range(4)]
     seconds = alternate(
-        lambda: ours(next(parts[0])),
-        lambda: pairs(next(parts[1])),
-        lambda: writes(next(parts[2]), to_the_end=False),
-        lambda: writes(next(parts[3]), to_the_end=True),
-        rounds=rounds,
+        lambda: ours(next(turns[0])),
+        lambda: pairs(next(turns[1])),
+        lambda: writes(next(turns[2]), to_the_end=False),
+        lambda: writes(next(turns[3]), to_the_end=True),
+        rounds=len(parts) - 1,
     )
     found, expected = (torch.tensor([each[name] for name in alone]) for each in (scores, alone))
     difference = float(((found - expected).abs() / expected.abs()).max())
     if difference > TOLERANCE or not torch.equal(found.argmax(dim=1), expected.argmax(dim=1)):
         raise SystemExit(f"score: log-likelihoods differ by {difference:.1e} of their size from those of passes of their own.")
     same = f"log-likelihoods of {len(alone)} nodes to {difference:.0e} of their size, and the choice"
-    each = [[taken / nodes for taken in times] for times, nodes in zip(seconds, (per_round, paired, writing, writing), strict=True)]
+    each = [[taken / nodes for taken in times] for times, nodes in zip(seconds, (per_part, paired, writing, writing), strict=True)]
     on_gpu = options.device == "cuda"
     ways = (
         (f"a pass per candidate, {len(candidates)} of them", 15.0, same),

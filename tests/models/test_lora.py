@@ -133,6 +133,13 @@ def test_adapters_that_mean_something_else_are_not_taken_over(data: list[str], t
         load_checkpoint(build_model(wider, task), tmp_path)
 
 
+def leave_to_peft(model: GraphLLM) -> None:
+    """Take our way through the adapters away."""
+    for module in model.llm.modules():
+        if "lora_A" in module._modules:
+            vars(module).pop("forward", None)
+
+
 @pytest.mark.parametrize("settings", [{}, {"rslora": True}, {"targets": "qv"}, {"dora": True}])
 def test_adapters_compute_what_peft_computes(settings: dict[str, Any]) -> None:
     model = make_model(lora={"rank": 3, **settings}).double()
@@ -146,9 +153,7 @@ def test_adapters_compute_what_peft_computes(settings: dict[str, Any]) -> None:
         return logits, list(torch.autograd.grad(logits.square().mean(), [p for p in model.llm.parameters() if p.requires_grad]))
 
     ours = found()
-    for module in model.llm.modules():
-        if "lora_A" in module._modules:
-            vars(module).pop("forward", None)
+    leave_to_peft(model)
     torch.testing.assert_close(ours, found())
 
 
@@ -160,7 +165,5 @@ def test_adapters_compute_what_peft_computes_in_mixed_precision() -> None:
     ids = torch.arange(24).view(2, 12)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         ours = model.llm(input_ids=ids).logits
-        for module in model.llm.modules():
-            if "lora_A" in module._modules:
-                vars(module).pop("forward", None)
+        leave_to_peft(model)
         torch.testing.assert_close(ours, model.llm(input_ids=ids).logits)
