@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -41,6 +42,10 @@ class Interruption(Callback):
             self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and launcher.procs:
+            for thread in threading.enumerate():
+                # Lightning's own watch would, one time in ten, be first, and kill this process before it has said a word.
+                if isinstance(thread, _ChildProcessObserver):
+                    thread._child_processes = []
             threading.Thread(target=_watch, args=(launcher.procs, self._how_to_go_on()), daemon=True).start()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -9,13 +9,18 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from released_files import RECORDS, TEXT_ONLY, write_graphs, write_records
 from test_training import ROOT, WAIT, Trained, assert_same, finish, run, start, tensors
 
 from graphgpt.errors import Interrupted
+from graphgpt.runners.interruption import Interruption
 from graphgpt.runners.lightning import newest_resumable
 from graphgpt.runs import read_metrics
 
@@ -109,6 +114,20 @@ def test_a_process_that_dies_ends_the_run_which_goes_on_with_another_strategy(se
     assert newest_resumable(folder) is not None and not (folder / "checkpoint").exists()
     finish(tmp_path, f"resume={folder}", "runner.strategy.name=fsdp")
     assert_like(folder, alone)
+
+
+def test_the_word_on_a_dead_process_is_ours(tmp_path: Path) -> None:
+    """Lightning's observer, which kills without one, lets go when training starts."""
+    with subprocess.Popen(["sleep", "2"]) as other:
+        launcher = _SubprocessScriptLauncher(LightningEnvironment(), num_processes=2, num_nodes=1)
+        launcher.procs = [other]
+        observer = _ChildProcessObserver(os.getpid(), launcher.procs, sleep_period=0)
+        observer.start()
+        interruption = Interruption(tmp_path)
+        interruption.on_train_start(Mock(strategy=Mock(launcher=launcher)), Mock())
+        observer.join(timeout=1)
+        assert other.poll() is None and not observer.is_alive()
+        interruption.on_train_end(Mock(), Mock())
 
 
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(settings: list[str], alone: Trained, tmp_path: Path) -> None:
