@@ -158,16 +158,20 @@ def _copied_again(span: Span, groups: int, *copies: tuple[Tensor, Sequence[Tenso
     Every span has copies of the trunk's, and with shared heads several of its own: kept, they were the largest part of a step's memory.
     """
 
+    # Where they lie, not they themselves: what the hooks know lives as long as the graph.
+    made_of = {_place(copy): tuple(piece.detach() for piece in pieces) for copy, pieces in copies}
+
     def pack(tensor: Tensor) -> Tensor | tuple[Tensor, ...]:
-        for copy, pieces in copies:
-            if tensor.data_ptr() == copy.data_ptr() and tensor.shape == copy.shape and tensor.stride() == copy.stride():
-                return tuple(piece.detach() for piece in pieces)
-        return tensor
+        return made_of.get(_place(tensor), tensor)
 
     def unpack(kept: Tensor | tuple[Tensor, ...]) -> Tensor:
         return kept if isinstance(kept, Tensor) else span.select(kept, groups)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def use_token_trees(llm: Any) -> None:

@@ -8,9 +8,10 @@ from helpers import make_model
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 
-from graphgpt.models.attention import TOKEN_TREE, spans_of
+from graphgpt.models.attention import TOKEN_TREE, Span, spans_of
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.processor import IGNORE, Example
@@ -90,3 +91,20 @@ def test_spans_hold_no_square_of_the_tree() -> None:
         batch = training_batch(texts(6, [30] * count), lambda inputs: None)
         sizes.append(sum(span.bias.numel() for span in spans_of(batch, torch.float32).spans if span.bias is not None))
     assert sizes[1] == 2 * sizes[0]
+
+
+def test_no_copy_of_keys_and_values_outlives_its_attention(models: dict[str, GraphLLM], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A span's keys are the trunk's and its own, put together: kept for the backward pass they would be most of a step's memory."""
+    made = []
+    select = Span.select
+
+    def watched(span: Span, pieces: Sequence[Tensor], groups: int) -> Tensor:
+        states = select(span, pieces, groups)
+        if all(states.data_ptr() != piece.data_ptr() for piece in pieces):
+            made.append(StorageWeakRef(states.untyped_storage()))
+        return states
+
+    monkeypatch.setattr(Span, "select", watched)
+    losses = tree_losses(models["sdpa"], texts(6, [30, 200]))
+    assert made and all(copy.expired() for copy in made)
+    losses.mean().backward()
