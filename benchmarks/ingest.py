@@ -1,6 +1,6 @@
 """From an instruction file of GraphGPT's form to token ids: seconds, and how memory grows with the file.
 
-    python benchmarks/ingest.py [--records 100000] [--json FILE] [--small]
+    python benchmarks/ingest.py [--records 50000] [--json FILE] [--small]
 
 Ours reads and checks the file into the memory-mapped cache and tokenises every record as a training run's loader does, two
 workers and the graphs' features included. The plain way is ``json.load``, the original's text with a token per node, a call of
@@ -216,4 +216,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] in (["ours"], ["plain"]):
         print(json.dumps(one(sys.argv[1], Path(sys.argv[2]))))
     else:
-        run(measure, __doc__, records=100_000, folder="")
+        run(measure, __doc__, records=50_000, folder="")
