@@ -32,8 +32,9 @@ class TowerConfig:
     """Name of a registered tower."""
     train: bool = False
     """Whether its weights are trained; a frozen tower runs in eval mode."""
-    weights: str | None = None
-    """Folder of ``graphgpt weights import`` to take the weights from; null draws them. A checkpoint has its own and goes before."""
+    init_from: str | None = None
+    """Where the weights come from: a run or checkpoint whose tower has some, such as one of stage 0, or a folder of ``graphgpt weights
+    import``; null draws them. A checkpoint's own go before."""
 
 
 class Tower(nn.Module, ABC):
@@ -66,15 +67,38 @@ class Tower(nn.Module, ABC):
 TOWER_CARD, TOWER_TENSORS = "tower.json", "tower.safetensors"
 
 
+#: Fields of a config that say nothing about what weights a tower has.
+_OF_TRAINING = ("train", "dropout", "init_from", "select_layer")
+
+
+def describe_tower(config: TowerConfig, input_dim: int) -> dict[str, Any]:
+    """The content of ``tower.json`` for the weights of a tower."""
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _OF_TRAINING}
+    return {"tower": fields, "input_dim": input_dim}
+
+
+def find_tower(path: str | Path) -> Path:
+    """The folder of tower weights that ``path`` is, or, for a run folder, holds.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / "checkpoint"):
+        if (candidate / TOWER_CARD).is_file():
+            return candidate
+    raise CheckpointError(
+        f"{path} holds no weights of a tower: it has no {TOWER_CARD} (train.py experiment=stage0 and graphgpt weights import make one)."
+    )
+
+
 def tower_card(folder: str | Path) -> dict[str, Any]:
-    """What ``tower.json`` of a folder of tower weights says: ``tower``, a config's fields, and ``input_dim``.
+    """What ``tower.json`` of a folder that :func:`find_tower` finds says: ``tower``, a config's fields, and ``input_dim``.
 
     Raises:
         CheckpointError: there is no such file, or it cannot be read.
     """
-    file = Path(folder).expanduser() / TOWER_CARD
-    if not file.is_file():
-        raise CheckpointError(f"{folder} is no folder of tower weights: it has no {TOWER_CARD} (graphgpt weights import makes one).")
+    file = find_tower(folder) / TOWER_CARD
     try:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(card["tower"], dict) or not isinstance(card["input_dim"], int):
@@ -85,23 +109,23 @@ def tower_card(folder: str | Path) -> dict[str, Any]:
 
 
 def tower_problems(config: TowerConfig) -> list[str]:
-    """What keeps a tower from taking the weights that ``weights`` names, one sentence each; reads no tensors."""
-    if config.weights is None:
+    """What keeps a tower from taking the weights that ``init_from`` names, one sentence each; reads no tensors."""
+    if config.init_from is None:
         return []
     try:
-        made_for = tower_card(config.weights)["tower"]
+        made_for = tower_card(config.init_from)["tower"]
     except CheckpointError as error:
-        return [f"model.tower.weights: {error}"]
+        return [f"model.tower.init_from: {error}"]
     ours = dataclasses.asdict(config)
     return [
-        f"model.tower.{name}={ours.get(name)!r}: the weights of {config.weights} are for {name}={value!r}."
+        f"model.tower.{name}={ours.get(name)!r}: the weights of {config.init_from} are for {name}={value!r}."
         for name, value in made_for.items()
         if ours.get(name) != value
     ]
 
 
 def load_tower(tower: Tower, folder: str | Path) -> None:
-    """Put the weights of a folder that ``graphgpt weights import`` made into a tower; all of them, and no others.
+    """Put the weights that a folder holds (see :func:`find_tower`) into a tower; all of them, and no others.
 
     Raises:
         CheckpointError: the folder is none, or its tensors do not fit.
@@ -111,7 +135,7 @@ def load_tower(tower: Tower, folder: str | Path) -> None:
     card = tower_card(folder)
     if card["input_dim"] != tower.input_dim:
         raise CheckpointError(f"{folder} has a tower for {card['input_dim']} features per node; the graph has {tower.input_dim}.")
-    file = Path(folder).expanduser() / TOWER_TENSORS
+    file = find_tower(folder) / TOWER_TENSORS
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -168,5 +192,7 @@ def orient(edge_index: Tensor, direction: EdgeDirection) -> Tensor:
         return edge_index
     if direction == "reversed":
         return edge_index.flip(0)
-    both: Tensor = torch.cat([edge_index, edge_index.flip(0)], dim=1).unique(dim=1)
+    from torch_geometric.utils import coalesce
+
+    both: Tensor = coalesce(torch.cat([edge_index, edge_index.flip(0)], dim=1))
     return both

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from graphgpt.checkpoints.folder import PARTS, checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, verify_files
+from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, verify_files
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
@@ -133,7 +133,7 @@ def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int)
     with atomic_folder(out) as tmp:
         llm.save_pretrained(str(tmp), max_shard_size=shard)
         model.tokenizer.save_pretrained(str(tmp))
-        for part in PARTS:
+        for part in model.parts:
             if (folder / f"{part}.safetensors").is_file():
                 shutil.copyfile(folder / f"{part}.safetensors", tmp / f"{part}.safetensors")
 
@@ -153,8 +153,13 @@ def _projector(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _tower(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    if (name := manifest["model"]["tower"]["name"]) != "graph_transformer":
+    config = manifest["model"]["tower"]
+    if (name := config["name"]) != "graph_transformer":
         raise CheckpointError(f"{folder} has the tower '{name}'; the original's is 'graph_transformer'.")
+    if (position := config.get("position", {}).get("name", "none")) != "none":
+        raise CheckpointError(f"{folder} has a tower with position.name={position}; the original's has none.")
+    if (layer := config.get("select_layer", -1)) not in (-1, config["layers"]):
+        raise CheckpointError(f"{folder} has a tower with select_layer={layer}; the original's gives its last layer.")
     return _part(folder, "tower")
 
 

@@ -17,10 +17,11 @@ from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line
 from graphgpt.errors import CheckpointError, GraphGPTError, nearest
 from graphgpt.files import atomic_folder, file_sha256, write_json
 from graphgpt.models.fit import check_fit
+from graphgpt.models.layered_tower import LayeredTower
 from graphgpt.models.llm import load_config
-from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
+from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
 from graphgpt.registry import TOWERS
-from graphgpt.schema import parse
+from graphgpt.schema import flat, parse
 from graphgpt.tensor_files import TensorFiles, read_json
 from graphgpt.weights.base import PER_TOKEN, Base, base_facts, plain_config, write_base
 from graphgpt.weights.layouts import TOKENS, Layout, recognise, tower_fields
@@ -49,14 +50,12 @@ class TowerWeights:
     Args:
         config: Fields of ``model.tower``.
         state: As of the tower, float32.
+        input_dim: Features per node.
     """
 
     config: dict[str, Any]
     state: dict[str, Tensor]
-
-    @property
-    def input_dim(self) -> int:
-        return int(self.state["W_P.weight"].shape[1])
+    input_dim: int
 
 
 def import_weights(
@@ -101,7 +100,7 @@ def import_weights(
         weights = read_tower(source, layout)
         write_tower(out, weights, origin)
         _say_heads(weights, source, say)
-        say(f"Wrote {out}. Use it: model/tower=graph_transformer model.tower.weights={out}{_as_overrides(weights.config)}")
+        say(f"Wrote {out}. Use it: model/tower=graph_transformer model.tower.init_from={out}{_as_overrides(weights.config)}")
         return
     card = _beside(source, "config.json")
     parts, vocabulary = _projector_parts(source, layout, card)
@@ -158,23 +157,24 @@ def read_tower(source: TensorFiles, layout: Layout) -> TowerWeights:
     card = _beside(source, "config.json") if layout.kind == "tower" else None
     fields = {"name": "graph_transformer", **tower_fields(card, shapes, source.path)}
     tensors = source.read(layout.tower.values())
-    weights = TowerWeights(fields, {ours: tensors[theirs].float().clone() for ours, theirs in layout.tower.items()})
+    state = {ours: tensors[theirs].float().clone() for ours, theirs in layout.tower.items()}
     cls = TOWERS.get("graph_transformer")
     problems: list[str] = []
     config: Any = parse(cls.Config, fields, problems, "model.tower")
     problems += [] if problems else cls.problems(config)
     if problems:
         raise CheckpointError(f"{source.path}: its tower cannot be built. {problems[0]}")
-    if "W_P.weight" not in weights.state:
+    if "W_P.weight" not in state:
         raise CheckpointError(f"{source.path} does not fit: its tower has no 'W_P.weight'.")
+    weights = TowerWeights(fields, state, input_dim=state["W_P.weight"].shape[1])
     with torch.device("meta"):
         expected = cls(config, weights.input_dim).state_dict()
-    check_fit(source.path, "tower", weights.state, expected)
+    check_fit(source.path, "tower", state, expected)
     return weights
 
 
 def write_tower(out: Path, weights: TowerWeights, origin: dict[str, Any]) -> None:
-    """Write a folder that ``model.tower.weights`` can name."""
+    """Write a folder that ``model.tower.init_from`` can name."""
     from safetensors.torch import save_file
 
     with atomic_folder(out) as tmp:
@@ -238,31 +238,32 @@ def _choose_tower(source: TensorFiles, layout: Layout, tower: str | None, say: C
         weights = read_tower(source, layout)
         say(f"Its tower is taken to have {weights.config['heads']} heads, as released, which shapes do not tell.")
         return weights
-    known = sorted(path.stem for path in (CONFIG_DIR / "model" / "tower").glob("*.yaml"))
+    shipped = sorted(path.stem for path in (CONFIG_DIR / "model" / "tower").glob("*.yaml"))
+    known = [name for name in shipped if not issubclass(TOWERS.get(name), LayeredTower)]
     if tower is None:
         raise GraphGPTError(
             f"{source.path} has no tower. Name its weights: --tower FOLDER, such as the released clip_gt_arxiv_pub; "
-            f"or a tower without weights: --tower {', '.join(name for name in known if name != 'graph_transformer')}."
+            f"or a tower without weights: --tower {', '.join(known)}."
         )
-    if (Path(tower).expanduser() / TOWER_CARD).is_file():
-        folder = Path(tower).expanduser()
-        files = TensorFiles(folder / TOWER_TENSORS)
-        return TowerWeights(tower_card(folder)["tower"], files.read(files.specs))
+    with contextlib.suppress(CheckpointError):
+        folder = find_tower(tower)
+        files, card = TensorFiles(folder / TOWER_TENSORS), tower_card(folder)
+        return TowerWeights(card["tower"], files.read(files.specs), card["input_dim"])
     if Path(tower).expanduser().exists():
         other = TensorFiles(Path(tower).expanduser())
         its = recognise(other.specs, other.path)
         if not its.tower:
             raise GraphGPTError(f"--tower {tower} is {its.words}: it holds no tower.")
         return read_tower(other, its)
-    if tower == "graph_transformer" or tower not in known:
+    if tower not in known:
         raise GraphGPTError(f"--tower {tower} is no file, no folder and no config of a tower without weights. {nearest(tower, known)}")
     return tower
 
 
 def _as_overrides(config: dict[str, Any]) -> str:
     """What of a tower's config differs from the shipped one, as overrides."""
-    default = {field.name: field.default for field in dataclasses.fields(TOWERS.get(config["name"]).Config)}
-    return "".join(f" model.tower.{name}={value}" for name, value in config.items() if name != "name" and default.get(name) != value)
+    default = flat(dataclasses.asdict(TOWERS.get(config["name"]).Config(name=config["name"])))
+    return "".join(f" model.tower.{name}={value}" for name, value in flat(config).items() if default.get(name) != value)
 
 
 def _experiment(
@@ -287,7 +288,7 @@ def _experiment(
             )
         given = [f"model/llm={llm}"] if shipped else [*given, f"model.llm.path={folder.absolute() if folder.is_dir() else llm}"]
     if isinstance(tower, TowerWeights):
-        given += ["model/tower=graph_transformer", *_as_overrides(tower.config).split()]
+        given += [f"model/tower={tower.config['name']}", *_as_overrides(tower.config).split()]
         given += ["model.tower.edge_direction=as_released", "model.compat.tower_dropout=true"] if compat else []
     else:
         given += [f"model/tower={tower}"]

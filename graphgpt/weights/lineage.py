@@ -10,8 +10,10 @@ from rich.table import Table
 
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
+from graphgpt.errors import CheckpointError
 from graphgpt.files import file_sha256
-from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
+from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
+from graphgpt.registry import TASKS
 from graphgpt.tensor_files import TensorFiles
 
 
@@ -22,7 +24,7 @@ def show(path: Path, console: Console | None = None) -> None:
         CheckpointError: it is none of these.
     """
     console = console or Console(highlight=False, soft_wrap=True)
-    if (path / TOWER_CARD).is_file():
+    if (path / TOWER_CARD).is_file() and not (path / MANIFEST).is_file():
         for line in _tower(path):
             console.print(escape(line))
         console.print(_files(path, [TOWER_TENSORS]))
@@ -33,9 +35,10 @@ def show(path: Path, console: Console | None = None) -> None:
         console.print(escape(line))
     llm = manifest["llm"]
     facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_row("language model", escape(manifest["model"]["llm"]["path"]))
-    facts.add_row("  fingerprint", llm["fingerprint"] or "not known, and so not checked")
-    facts.add_row("  hidden size, vocabulary", f"{llm['hidden_size']}, {llm['vocabulary'] or 'not known'}")
+    if llm:
+        facts.add_row("language model", escape(manifest["model"]["llm"]["path"]))
+        facts.add_row("  fingerprint", llm["fingerprint"] or "not known, and so not checked")
+        facts.add_row("  hidden size, vocabulary", f"{llm['hidden_size']}, {llm['vocabulary'] or 'not known'}")
     facts.add_row("graph", f"{escape(str(manifest['data'].get('name')))}, fingerprint {manifest['data'].get('fingerprint') or 'not known'}")
     facts.add_row("manifest", f"sha256 {file_sha256(folder / MANIFEST)[:16]}")
     console.print(facts)
@@ -43,7 +46,7 @@ def show(path: Path, console: Console | None = None) -> None:
     for score in read_scores(folder):
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in score["metrics"].items())
         console.print(escape(f"{score['task']} on {score['items']} {score['split']} items of {score['graph']}: {metrics}"))
-    if not read_scores(folder):
+    if not read_scores(folder) and TASKS.get(manifest["task"]).asks:
         console.print(escape(f"no scores yet: python evaluate.py checkpoint={path}"))
 
 
@@ -56,9 +59,11 @@ def lineage(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         before = "   " * depth + "<- "
         if imported := manifest.get("imported"):
             yield f"{before}{imported['kind']}, imported from {imported['path']} (sha256 {imported['sha256'][:16]})"
-        if weights := manifest["model"]["tower"].get("weights"):
-            there = (Path(weights) / TOWER_CARD).is_file()
-            yield from (before + line for line in _tower(Path(weights))) if there else [f"{before}tower  {weights}  (not there any more)"]
+        if weights := manifest["model"]["tower"].get("init_from"):
+            try:
+                yield from (before + line for line in _tower(find_tower(weights)))
+            except CheckpointError:
+                yield f"{before}tower  {weights}  (not there any more)"
         if not (parent := manifest.get("parent")):
             return
         path = Path(parent["path"])

@@ -99,7 +99,10 @@ def test_misspelt_keys_in_plain_data(good: list[str]) -> None:
         ("runner.name=lightening", "runner.name: Unknown runner 'lightening'. Did you mean 'lightning'?"),
         ("dataset.text_encoder.name=tfidf", "dataset.text_encoder.name: Unknown text_encoder 'tfidf'. Did you mean 'tfidf_svd'?"),
         ("model/tower=scg", "model/tower: there is no 'scg'. Did you mean 'sgc'?"),
-        ("model/tower=zzz", "model/tower: there is no 'zzz'. Known: graph_transformer, identity, pair_sgc, sgc."),
+        (
+            "model/tower=zzz",
+            "model/tower: there is no 'zzz'. Known: gat, gcn, gin, gps, graph_transformer, identity, mlp, mpnn, pair_sgc, sage, sgc.",
+        ),
         ("dataset/text_encoder=tfidf_svb", "dataset/text_encoder: there is no 'tfidf_svb'. Did you mean 'tfidf_svd'?"),
         ("experiment=stgae1", "experiment: there is no 'stgae1'. Did you mean 'stage1'?"),
         (
@@ -224,7 +227,11 @@ def test_forbidden_target_by_way_of_an_allowed_module(good: list[str]) -> None:
         ("runner.precision=half", "runner.precision: 'half' is not one of ", "32, bf16, bf16-mixed, 16-mixed"),
         ("runner.strategy.name=dpp", "runner.strategy.name: 'dpp' is not one of ", "Did you mean 'ddp'?"),
         ("model.lora=3", "model.lora: 3 does not fit: ", "dictionary"),
-        ("model.tower=null", "model.tower: expected 'name' and the fields of one tower", "graph_transformer, identity, pair_sgc, sgc"),
+        (
+            "model.tower=null",
+            "model.tower: expected 'name' and the fields of one tower",
+            "gat, gcn, gin, gps, graph_transformer, identity, mlp, mpnn, pair_sgc, sage, sgc",
+        ),
     ],
 )
 def test_value_that_does_not_fit(good: list[str], override: str, beginning: str, reason: str) -> None:
@@ -398,7 +405,7 @@ def test_help_shows_the_groups_and_the_values_of_this_command_line(
 ) -> None:
     assert launched(monkeypatch, "--help", "model/tower=identity", "seed=7") == 0
     out = capsys.readouterr().out
-    assert "\nmodel/tower: graph_transformer, identity, pair_sgc, sgc\n" in out
+    assert "\nmodel/tower: gat, gcn, gin, gps, graph_transformer, identity, mlp, mpnn, pair_sgc, sage, sgc\n" in out
     assert "\nseed: 7\n" in out
     assert "\n  tower:\n    name: identity\n" in out
     assert "hydra:" not in out

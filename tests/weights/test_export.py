@@ -155,6 +155,12 @@ def test_a_merged_model_says_the_same(trained: Make, tmp_path: Path, shard: int)
             "has adapters, for which graphgpt_full has no place; export --to hf_merged",
         ),
         (["model/tower=sgc"], "graphgpt_tower", "has the tower 'sgc'; the original's is 'graph_transformer'."),
+        (
+            ["model.tower.position.name=random_walk"],
+            "graphgpt_tower",
+            "has a tower with position.name=random_walk; the original's has none.",
+        ),
+        (["model.tower.select_layer=1"], "graphgpt_tower", "has a tower with select_layer=1; the original's gives its last layer."),
         (["model/projector=mlp"], "graphgpt_projector", "has the projector 'mlp'; the original's is 'linear'."),
         ([], "graphgpt_full", "whose output head is its embedding matrix; the original's is not."),
     ],
@@ -290,7 +296,7 @@ def test_lineage_follows_parents(trained: Make, tmp_path: Path, capsys: pytest.C
     import_weights(released, tmp_path / "tower", say=quiet)
     fields = json.loads((tmp_path / "tower" / "tower.json").read_text())["tower"]
     tower = [f"model.tower.{name}={value}" for name, value in fields.items() if name != "name"]
-    stage1, _ = trained(f"model.tower.weights={tmp_path}/tower", *tower)
+    stage1, _ = trained(f"model.tower.init_from={tmp_path}/tower", *tower)
     stage1 = stage1.rename(tmp_path / "stage1")
     stage2, _ = trained(f"stage1={stage1}", "task=node_classification", *tower)
     (stage2 / "scores.json").write_text(

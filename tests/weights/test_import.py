@@ -147,19 +147,20 @@ def test_a_tower_that_its_config_does_not_fit(tmp_path: Path, change: dict[str, 
 def test_a_model_takes_the_towers_weights(released: Path, tmp_path: Path) -> None:
     import_weights(released, tmp_path / "tower", say=quiet)
     fields = json.loads((tmp_path / "tower" / "tower.json").read_text())["tower"]
-    model = make_model(sources.FEATURES, tower=fields | {"weights": str(tmp_path / "tower")})
+    model = make_model(sources.FEATURES, tower=fields | {"init_from": str(tmp_path / "tower")})
     assert all(torch.equal(tensor, sources.tower_tensors()[name]) for name, tensor in model.tower.state_dict().items())
     with pytest.raises(CheckpointError, match=r"has a tower for 6 features per node; the graph has 5\.$"):
-        make_model(5, tower=fields | {"weights": str(tmp_path / "tower")})
+        make_model(5, tower=fields | {"init_from": str(tmp_path / "tower")})
     wrong = model_config(tower=fields)
     for change, problem in [
         ({"heads": 4}, f"model.tower.heads=4: the weights of {tmp_path}/tower are for heads=8."),
         (
-            {"weights": str(tmp_path)},
-            f"model.tower.weights: {tmp_path} is no folder of tower weights: it has no tower.json (graphgpt weights import makes one).",
+            {"init_from": str(tmp_path)},
+            f"model.tower.init_from: {tmp_path} holds no weights of a tower: it has no tower.json "
+            "(train.py experiment=stage0 and graphgpt weights import make one).",
         ),
     ]:
-        config = parsed(TOWERS.get("graph_transformer").Config, fields | {"weights": str(tmp_path / "tower")} | change)
+        config = parsed(TOWERS.get("graph_transformer").Config, fields | {"init_from": str(tmp_path / "tower")} | change)
         assert MODELS.get("graph_llm").problems(dataclasses.replace(wrong, tower=config)) == [problem]
 
 

@@ -4,7 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from graphgpt.models.tower import EdgeDirection, GraphTower, TowerConfig, orient
+from graphgpt.models.layered_tower import LayeredConfig, LayeredTower, heads_problems
+from graphgpt.models.tower import orient
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
 
@@ -36,15 +37,11 @@ class GraphTransformerLayer(nn.Module):
 
 
 @TOWERS.register("graph_transformer")
-class GraphTransformer(GraphTower):
+class GraphTransformer(LayeredTower):
     """Linear in, L attention layers over edges, linear out (GraphGPT, arXiv:2310.13023, section 3.1; code and weights released)."""
 
     @configclass
-    class Config(TowerConfig):
-        dim: int = Field(default=128, ge=1)
-        """Width inside."""
-        output_dim: int = Field(default=128, ge=1)
-        """Width of the node states."""
+    class Config(LayeredConfig):
         layers: int = Field(default=3, ge=0)
         """L."""
         heads: int = Field(default=8, ge=1)
@@ -55,30 +52,21 @@ class GraphTransformer(GraphTower):
         """On the first projection, in training only (a frozen tower has none)."""
         use_position: bool = False
         """Whether the released weights' constant position vector is added."""
-        edge_direction: EdgeDirection = "undirected"
-        """As released, messages flow outward from the centre; ``undirected`` lets the centre hear its neighbours too."""
 
     @staticmethod
     def problems(config: Config) -> list[str]:
-        if config.dim % config.heads:
-            return [f"model.tower.heads: {config.heads} heads do not divide model.tower.dim={config.dim}."]
-        return []
+        return [*LayeredTower.problems(config), *heads_problems(config)]
 
     def __init__(self, config: Config, input_dim: int) -> None:
         super().__init__(config, input_dim)
-        self.output_dim = config.output_dim
         self.W_pos = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, config.dim)))
-        self.W_P = nn.Linear(input_dim, config.dim)
+        self.W_P = nn.Linear(self.first_dim, config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.gtLayers = nn.ModuleList(GraphTransformerLayer(config.dim, config.heads, config.norm) for _ in range(config.layers))
         self.inverW_P = nn.Linear(config.dim, config.output_dim)
 
-    def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def encode(self, x: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """Node states, shape ``[N, output_dim]``, dtype of the weights."""
         # Times zero where it is not used: a trained parameter outside the graph would stop distributed training.
-        h = self.dropout(self.W_P(x) + self.W_pos * float(self.config.use_position))
-        edges = orient(edge_index, self.config.edge_direction)
-        for layer in self.gtLayers:
-            h = layer(h, edges)
-        states: Tensor = self.inverW_P(h)
-        return states
+        h = self.dropout(self.W_P(self.with_position(x, edge_index, batch)) + self.W_pos * float(self.config.use_position))
+        return self.run_layers(h, [*self.gtLayers], self.inverW_P, orient(edge_index, self.config.edge_direction))
