@@ -19,7 +19,7 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Example, Processor
 from graphgpt.runners.data import chunks, mix
-from graphgpt.runners.prediction import make_processor, predict
+from graphgpt.runners.prediction import predict
 from graphgpt.task import Task
 
 QUESTION = ("task=node_classification", "task.wording=constant_first")
@@ -36,7 +36,7 @@ def prepare(options: argparse.Namespace) -> tuple[GraphLLM, Task, Processor, lis
     per_part = 4 if options.small else -(-options.nodes // parts)
     items = task.items("test")[: parts * per_part].tolist()
     questions = [task.instruction(item, seed=mix(0, item), training=False) for item in items]
-    return model, task, make_processor(model), [*chunks(questions, per_part)]
+    return model, task, model.processor, [*chunks(questions, per_part)]
 
 
 @torch.inference_mode()
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
     def ours(part: Sequence[Instruction]) -> None:
         # A task without candidates: scoring is measured elsewhere.
-        written.extend(found.text for found in predict(model, SimpleNamespace(candidates=None), processor, part, config, "generate"))
+        written.extend(found.text for found in predict(model, SimpleNamespace(candidates=None), part, config, "generate"))
 
     def plain(part: Sequence[Instruction]) -> None:
         alone.extend(plain_answer(model, processor.prompt(question), tokens) for question in part)

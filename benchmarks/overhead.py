@@ -22,8 +22,7 @@ from setting import build, compose
 
 from graphgpt.assembly import build_runner
 from graphgpt.runners.data import Examples, MicroBatches, StepSampler
-from graphgpt.runners.module import GraphLLMModule
-from graphgpt.runners.prediction import make_processor
+from graphgpt.runners.module import ModelModule
 from graphgpt.runners.task_data import training_items
 
 #: Steps at the beginning, and those that save, are left out: a save is rare, and its price is the user's choice.
@@ -43,15 +42,15 @@ def runner_step(experiment: Any) -> tuple[float, list[float]]:
     """Processor seconds of a step, and the losses of all."""
     model, task = build(experiment)
     starts, losses = [], []
-    original = GraphLLMModule.training_step
+    original = ModelModule.training_step
 
-    def timed(self: GraphLLMModule, *args: Any) -> dict[str, Any]:
+    def timed(self: ModelModule, *args: Any) -> dict[str, Any]:
         starts.append(time.process_time())
         found = original(self, *args)
         losses.append(found["losses"])
         return found
 
-    with tempfile.TemporaryDirectory() as folder, patch.object(GraphLLMModule, "training_step", timed):
+    with tempfile.TemporaryDirectory() as folder, patch.object(ModelModule, "training_step", timed):
         build_runner(experiment).train(model, task, experiment, Path(folder))
     return seconds_between(starts), torch.cat(losses).tolist()
 
@@ -60,9 +59,9 @@ def bare_step(experiment: Any) -> tuple[float, list[float]]:
     """As :func:`runner_step`, by the shortest loop there is."""
     model, task = build(experiment)
     config = experiment.runner
-    samples = Examples(task, make_processor(model), experiment.seed, training=True)
+    samples = Examples(task, model.reader(), experiment.seed, training=True)
     sampler = StepSampler(training_items(task), steps=config.max_steps, global_batch=config.global_batch_size, seed=experiment.seed)
-    micro_batches = MicroBatches(model.tower.collate)
+    micro_batches = MicroBatches(model.reader())
     rates = {"projector": config.lr.projector, "modality_tokens": config.lr.tokens, "llm": config.lr.lora}
     groups = [{"params": [p], "lr": rates[name.split(".")[0]]} for name, p in model.trainable_state().items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)

@@ -13,8 +13,6 @@ from setting import build, compose, training_examples
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, STAGE_2, ways
 
-from graphgpt.runners.prediction import make_processor
-
 TOP = 12
 
 
@@ -41,7 +39,7 @@ def main() -> None:
     ours, _ = ways(model)
     texts = [top_operations(f"Training step, {BATCH} samples, stage 2", lambda: ours(examples))]
     model.eval()
-    processor = make_processor(model)
+    processor = model.processor
     prompts = [processor.prompt(task.instruction(item, seed=0, training=False)) for item in task.items("test")[:BATCH].tolist()]
     candidates = [processor.answer(name) for name in task.candidates or ()]
     prefix = model.prefix(prompts)

@@ -18,7 +18,6 @@ from train_step import STAGE_2, steps_of, ways
 
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.processor import Example
-from graphgpt.runners.prediction import make_processor
 
 SAMPLES = (8, 32, 128)
 LENGTHS = (128, 512, 2048)
@@ -39,7 +38,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         rates.append(count / (time.perf_counter() - start))
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
     tokens, memory = [], []
-    processor = make_processor(model)
+    processor = model.processor
     for length in lengths:
         examples = [text_of(length, number, processor) for number in range(PROMPTS)]
         start = time.perf_counter()

@@ -7,7 +7,6 @@ from graphgpt.config import ExperimentConfig, check_command_line
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.processor import Example
 from graphgpt.runners.data import Examples
-from graphgpt.runners.prediction import make_processor
 from graphgpt.task import Task
 
 
@@ -26,5 +25,5 @@ def build(experiment: Any) -> tuple[GraphLLM, Task]:
 
 def training_examples(model: GraphLLM, task: Task, count: int) -> list[Example]:
     """The first samples of an epoch, tokenised."""
-    examples = Examples(task, make_processor(model), seed=0, training=True)
+    examples = Examples(task, model.reader(), seed=0, training=True)
     return [examples[0, item] for item in task.items("train")[:count].tolist()]

@@ -78,7 +78,7 @@ def left_to_peft(model: GraphLLM) -> Iterator[None]:
 def ways(model: GraphLLM) -> tuple[Way, Way]:
     """Ours and the plain one: a training step each, which returns the losses of its samples."""
     optimizer = torch.optim.AdamW(model.trainable_state().values(), lr=0.0, weight_decay=0.0)
-    micro_batches = MicroBatches(model.tower.collate)
+    micro_batches = MicroBatches(model.reader())
 
     def ours(step: Sequence[Example]) -> Losses:
         optimizer.zero_grad()

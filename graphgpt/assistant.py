@@ -20,7 +20,7 @@ from torch import Tensor
 from graphgpt.assembly import encode_texts, open_dataset
 from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest
 from graphgpt.config import CONFIG_DIR, EvaluationConfig
-from graphgpt.errors import ConfigError, DataError, GraphGPTError
+from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.edge_splits import EdgeSplit, without_edges
 from graphgpt.graphs.graph import TextAttributedGraph
@@ -32,7 +32,7 @@ from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
 from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example, Modality
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
-from graphgpt.runners.prediction import make_processor, predict
+from graphgpt.runners.prediction import predict
 from graphgpt.schema import SPLITS, parse
 from graphgpt.task import Task, TaskConfig
 from graphgpt.tasks.link_prediction import YES, LinkPrediction
@@ -138,7 +138,7 @@ class GraphAssistant:
         self.dataset = dataset
         self.tasks = {name: _shipped_task(name) for name in ASKED} | dict(tasks or {})
         self.seed = seed
-        self.processor = make_processor(model)
+        self.processor = model.processor
         self._home = dataset, graph.fingerprint
         # Not for the model alone: tokenizers keep settings that change from call to call.
         self._lock = threading.RLock()
@@ -170,6 +170,10 @@ class GraphAssistant:
         experiment, trained = checkpoint_experiment(folder), read_manifest(folder).get("data", {})
         load_plugins(experiment.get("plugins") or [])
         config = _parsed(MODELS, experiment["model"], "model")
+        if not issubclass(MODELS.get(config.name), GraphLLM):
+            raise CheckpointError(
+                f"{folder} is a '{config.name}', with which one cannot talk; score it: python evaluate.py checkpoint={folder}."
+            )
         own, tasks = _questions(experiment)
         if graph is None:
             dataset = _parsed(DATASETS, own, "dataset")
@@ -352,7 +356,7 @@ class GraphAssistant:
         instructions = [task.instruction(node, seed=mix(self.seed, node), training=False) for node in nodes]
         settings = EvaluationConfig(name="classify", checkpoint="", batch_size=batch_size)
         with self._lock:
-            found = predict(self.model, task, self.processor, instructions, settings, "Classifying")
+            found = predict(self.model, task, instructions, settings, "Classifying")
         chances = torch.tensor([prediction.scores for prediction in found]).reshape(-1, len(names)).softmax(dim=1).numpy()
         best = np.array([prediction.answer for prediction in found], dtype=np.int64)
         rows = {

@@ -4,6 +4,8 @@ import importlib.util
 import os
 from typing import Any
 
+from graphgpt.registry import MODELS
+
 #: Optimizers of bitsandbytes, by how their names begin.
 BITSANDBYTES, PAGED = "bitsandbytes.optim.", "bitsandbytes.optim.Paged"
 
@@ -19,6 +21,14 @@ def combination_problems(model: Any, runner: Any) -> list[str]:
         )
     if optimizer.startswith(BITSANDBYTES) and strategy is not None and strategy.name == "fsdp":
         found.append(f"runner.optimizer: {optimizer} knows no weights that are cut among processes (fsdp); use runner/optimizer=adamw.")
+    if strategy is not None and strategy.shards_weights and not hasattr(model, "lora"):
+        found.append(
+            f"runner.strategy.name: '{strategy.name}' cuts large models among processes, and model.name={model.name} is small; "
+            "use runner/strategy=ddp."
+        )
+    for key in ("micro_batch_size", "micro_batch_tokens"):
+        if MODELS.get(model.name).in_one_pass and getattr(runner, key, None) is not None:
+            found.append(f"runner.{key}: model.name={model.name} compares all samples of a step with each other; set it to null.")
     return found
 
 

@@ -163,6 +163,7 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
             problems += checkpoint_problems(folder, key)
     if isinstance(config, ExperimentConfig) and not problems:
         problems += TASKS.get(config.task.name).data_problems(config.task, config.dataset)
+        problems += MODELS.get(config.model.name).task_problems(config.model, config.task)
         problems += combination_problems(config.model, config.runner)
     if isinstance(config, ExperimentConfig) and config.stage1 is not None and not problems:
         problems += hand_over_problems(config.stage1, config.model)

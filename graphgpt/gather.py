@@ -61,8 +61,8 @@ def join(folders: Sequence[Path], whole: EvaluationConfig, out: Path) -> list[Pa
     parts: Mapping[str, Task] = task.parts if isinstance(task, Mixture) else {"": task}
     for name, part in parts.items():
         settings = of_part(whole, name) if name else whole
-        predictions = _join(part, whole, [folder / name for folder in folders])
-        write_evaluation(part, settings, experiment.model, predictions, check_leakage(part, whole), out / name)
+        predictions = _join(part, whole, experiment.model, [folder / name for folder in folders])
+        write_evaluation(part, settings, experiment.model, predictions, check_leakage(part, whole, experiment.model), out / name)
     return [out / name for name in parts]
 
 
@@ -110,9 +110,9 @@ def _check_shards(configs: Mapping[Path, EvaluationConfig]) -> EvaluationConfig:
     return whole
 
 
-def _join(task: Task, whole: EvaluationConfig, folders: Sequence[Path]) -> Predictions:
+def _join(task: Task, whole: EvaluationConfig, model: Any, folders: Sequence[Path]) -> Predictions:
     """The predictions of all shards, after checking that every item of every pass is there once."""
-    expected = {step: dict.fromkeys(draw(task, whole, step.seed).tolist()) for step in passes(task, whole)}
+    expected = {step: dict.fromkeys(draw(task, whole, step.seed).tolist()) for step in passes(task, whole, model)}
     found: dict[Pass, dict[int, tuple[Prediction, str]]] = {step: {} for step in expected}
     for folder in folders:
         file = folder / "predictions.jsonl"
@@ -121,19 +121,19 @@ def _join(task: Task, whole: EvaluationConfig, folders: Sequence[Path]) -> Predi
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             place = f"{file}, line {number}"
             step, item, prediction = _read_record(task, line, place)
+            called = step.name(model)
             if step not in found or item not in expected[step]:
-                raise GraphGPTError(f"{place}: sample '{prediction.id}' ({step.name}, seed {step.seed}) is not part of this evaluation.")
+                raise GraphGPTError(f"{place}: sample '{prediction.id}' ({called}, seed {step.seed}) is not part of this evaluation.")
             if item in found[step]:
                 raise GraphGPTError(
-                    f"{place}: sample '{prediction.id}' ({step.name}, seed {step.seed}) was there already, in {found[step][item][1]}."
+                    f"{place}: sample '{prediction.id}' ({called}, seed {step.seed}) was there already, in {found[step][item][1]}."
                 )
             found[step][item] = (prediction, place)
     for step, items in expected.items():
         if missing := [item for item in items if item not in found[step]]:
             instruction = task.instruction(missing[0], seed=0, training=False)
-            raise GraphGPTError(
-                f"Sample '{instruction.id}' ({step.name}, seed {step.seed}) is missing; {len(missing)} of {len(items)} are in no shard."
-            )
+            called = f"{step.name(model)}, seed {step.seed}"
+            raise GraphGPTError(f"Sample '{instruction.id}' ({called}) is missing; {len(missing)} of {len(items)} are in no shard.")
     return {step: {item: found[step][item][0] for item in items} for step, items in expected.items()}
 
 

@@ -7,15 +7,16 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from graphgpt.assembly import build_runner, build_task
+from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.errors import GraphGPTError
+from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.llm import load_config, load_tokenizer
 from graphgpt.models.lora import add_lora
 from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.quantization import weight_bytes
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.processor import END, PATCH, START, Processor
-from graphgpt.registry import PROJECTORS, TEMPLATES, TOWERS
+from graphgpt.registry import MODELS, PROJECTORS, TEMPLATES, TOWERS
 from graphgpt.task import Task
 
 Modules = dict[str, Any]
@@ -45,6 +46,9 @@ def _checks(experiment: Any) -> Iterator[str]:
     task = build_task(experiment)
     counts = {split: len(task.items(split)) for split in ("train", "val", "test")}
     yield f"data: {task.summary}; " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    if not issubclass(MODELS.get(experiment.model.name), GraphLLM):
+        yield from _small_model(experiment, task)
+        return
     tokenizer = load_tokenizer(experiment.model.llm)
     processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), experiment.model.max_length)
     yield _round_trip(task, processor)
@@ -66,10 +70,25 @@ def _checks(experiment: Any) -> Iterator[str]:
 
     parts = {name: _count(module.parameters()) for name, module in modules.items()}
     trained = {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
-    yield "parameters: " + ", ".join(
+    yield _parameters(parts, trained)
+    yield _memory(experiment, modules, parts, trained, batch.num_tokens)
+
+
+def _small_model(experiment: Any, task: Task) -> Iterator[str]:
+    """A model without a language model costs so little that it is simply built."""
+    model = build_model(experiment, task)
+    reader, items = model.reader(), task.items("train")[: experiment.runner.samples_per_pass].tolist()
+    batch = reader.collate(reader.read([task.instruction(item, seed=item, training=True) for item in items]))
+    yield f"batch: {len(batch.ids)} samples in {batch.num_tokens:,} tokens"
+    modules = {part: getattr(model, part) for part in model.parts}
+    parts = {name: _count(module.parameters()) for name, module in modules.items()}
+    yield _parameters(parts, {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()})
+
+
+def _parameters(parts: dict[str, int], trained: dict[str, int]) -> str:
+    return "parameters: " + ", ".join(
         f"{name} {count:,}" + (f" ({trained[name]:,} trained)" if trained[name] else "") for name, count in parts.items()
     )
-    yield _memory(experiment, modules, parts, trained, batch.num_tokens)
 
 
 def _round_trip(task: Task, processor: Processor) -> str:

@@ -89,6 +89,8 @@ class Task(ABC):
     """What the task fills into its wordings, besides the dataset's own words."""
     num_graphs: ClassVar[int] = 1
     """How many subgraphs an item has, and so how often ``<graph>`` stands in a wording; a wording without any is text only."""
+    asks: ClassVar[bool] = True
+    """Whether its samples are questions with answers, or something to be learned without words."""
     main_metric: ClassVar[str] = "accuracy"
     """The metric that the report puts first."""
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from graphgpt.prompts.batch import Batch, CollateInputs, training_batch
-from graphgpt.prompts.processor import Example, Processor
+from graphgpt.models.model import Batch, Example, Reader
 from graphgpt.task import Task, generator
 
 Key = tuple[int, int]
@@ -27,18 +26,18 @@ def mix(*numbers: int) -> int:
 
 
 class Examples(Dataset[Example]):
-    """Tokenised instructions by (epoch, item).
+    """Samples as a model reads them, by (epoch, item).
 
     Args:
         task: Makes the instructions.
-        processor: Tokenises them.
+        reader: Of the model.
         seed: Chooses neighbours, orders and what else a task leaves to chance, anew in every epoch.
         training: Whether the task regularises.
     """
 
-    def __init__(self, task: Task, processor: Processor, seed: int, training: bool) -> None:
+    def __init__(self, task: Task, reader: Reader, seed: int, training: bool) -> None:
         self.task = task
-        self.processor = processor
+        self.reader = reader
         self.seed = seed
         self.training = training
 
@@ -48,7 +47,7 @@ class Examples(Dataset[Example]):
     def __getitems__(self, keys: Sequence[Key]) -> list[Example]:
         """Those of a step, for which the loader asks together."""
         instructions = [self.task.instruction(item, seed=mix(self.seed, epoch, item), training=self.training) for epoch, item in keys]
-        return self.processor.several(instructions)
+        return self.reader.read(instructions)
 
 
 class StepSampler(Sampler[list[Key]]):
@@ -101,23 +100,23 @@ class MicroBatches:
     """Makes the micro-batches of a step of its samples, those of like length together.
 
     Args:
-        collate: Joins the inputs of a batch, as ``Tower.collate``.
+        reader: Of the model.
         size: Samples in each at most; None for any number.
         tokens: Tokens of all samples in each at most, but at least one sample; None for any number.
     """
 
-    collate: CollateInputs
+    reader: Reader
     size: int | None = None
     tokens: int | None = None
 
     def __call__(self, examples: Sequence[Example]) -> list[Batch]:
         parts: list[list[Example]] = []
-        for example in sorted(examples, key=lambda example: -len(example.ids)):
+        for example in sorted(examples, key=lambda example: -example.num_tokens):
             full = not parts or len(parts[-1]) == self.size
-            if full or (self.tokens is not None and sum(len(other.ids) for other in [*parts[-1], example]) > self.tokens):
+            if full or (self.tokens is not None and sum(other.num_tokens for other in [*parts[-1], example]) > self.tokens):
                 parts.append([])
             parts[-1].append(example)
-        return [training_batch(part, self.collate) for part in parts]
+        return [self.reader.collate(part) for part in parts]
 
 
 def spread(items: Tensor, count: int) -> Tensor:

@@ -27,7 +27,9 @@ from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
 from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.model import Model
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.registry import MODELS
 from graphgpt.runners.analysis import (
     Answers,
     by_degree,
@@ -44,7 +46,7 @@ from graphgpt.runners.analysis import (
 from graphgpt.runners.comparison import compared_rows
 from graphgpt.runners.data import mix
 from graphgpt.runners.lightning import quiet_libraries
-from graphgpt.runners.prediction import make_processor, predict
+from graphgpt.runners.prediction import predict
 from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
@@ -54,9 +56,9 @@ from graphgpt.tasks.mixture import Mixture
 
 log = logging.getLogger(__name__)
 
-#: What tables call a model's answers under each ablation, with a note.
+#: What tables call a model's answers under each ablation (as they are: by its own title), with a note.
 VARIANTS = {
-    "none": ("Graph tokens", "this model"),
+    "none": ("", "this model"),
     "no_graph": ("Graph tokens removed", "the same model, text only"),
     "zeroed": ("Node features zeroed", "the same model"),
     "shuffled": ("Node features shuffled", "the same model, within each subgraph"),
@@ -80,17 +82,21 @@ class Pass:
     wording: str | None
     seed: int
 
-    @property
-    def name(self) -> str:
-        """For a progress line."""
-        return VARIANTS[self.variant][0] + (f", wording '{self.wording}'" if self.wording else "")
+    def name(self, model: Any) -> str:
+        """For a progress line; ``model`` is a model's ``Config``."""
+        return label(self.variant, model) + (f", wording '{self.wording}'" if self.wording else "")
+
+
+def label(variant: str, model: Any) -> str:
+    """What tables call the answers of a model, given as its ``Config``, under a key of ``VARIANTS``."""
+    return VARIANTS[variant][0] or str(MODELS.get(model.name).title)
 
 
 Predictions = dict[Pass, dict[int, Prediction]]
 """Prediction by item, by pass; items ascend."""
 
 
-def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str, Any]:
+def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, Any]:
     """Put a task's questions to a model and write ``predictions.jsonl``, ``metrics.json``, ``report.html`` and ``config.yaml``.
 
     The parts of a mixture are evaluated one after the other, each in a folder of its name.
@@ -112,19 +118,18 @@ def evaluate(model: GraphLLM, task: Task, config: Any, folder: Path) -> dict[str
     quiet_libraries()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     model.eval().to(_device(config.accelerator))
-    leakage = check_leakage(task, config)
+    leakage = check_leakage(task, config, model.config)
     list(compared_rows(task, config, draw(task, config, config.seed).tolist()))  # what does not fit is said before the work, not after
-    processor = make_processor(model)
     predictions: Predictions = {}
-    for step in passes(task, config):
+    for step in passes(task, config, model.config):
         items = draw(task, config, step.seed).tolist()
         instructions = questions(task, config, step, items)
         torch.manual_seed(step.seed)  # nothing draws, but for a tower that keeps its dropout for compatibility
         with _without_adapters(model) if step.variant == "llm" else contextlib.nullcontext():
-            found = predict(model, task, processor, instructions, config, step.name)
-        if step == main_pass(config) and task.candidates and not config.generate:
+            found = predict(model, task, instructions, config, step.name(model.config))
+        if isinstance(model, GraphLLM) and step == main_pass(config) and task.candidates and not config.generate:
             chosen = _choose(found, config.samples)
-            prompts = [processor.prompt(instructions[i]) for i in chosen]
+            prompts = [model.processor.prompt(instructions[i]) for i in chosen]
             texts = model.generate(prompts, config.max_new_tokens) if prompts else []
             found = [*found]
             for i, text in zip(chosen, texts, strict=True):
@@ -140,9 +145,21 @@ def of_part(config: Any, name: str) -> Any:
     return dataclasses.replace(config, compare={label: str(Path(folder) / name) for label, folder in config.compare.items()})
 
 
-def passes(task: Task, config: Any) -> Iterator[Pass]:
-    """The passes that an evaluation makes, the plain one of every seed first."""
+def passes(task: Task, config: Any, model: Any) -> Iterator[Pass]:
+    """The passes that an evaluation makes, the plain one of every seed first.
+
+    Args:
+        task: What is asked.
+        config: The ``EvaluationConfig``.
+        model: The model's ``Config``.
+    """
     variants = ["none", *(name for name in config.ablation if name != "none")]
+    if not MODELS.get(model.name).reads_words:
+        if wordy := [name for name in ("no_graph", "no_text") if name in variants]:
+            log.info("ablation: %s is left out, for model.name=%s reads no words.", " and ".join(wordy), model.name)
+        for seed in config.all_seeds:
+            yield from (Pass(variant=variant, wording=None, seed=seed) for variant in variants if variant not in wordy)
+        return
     if "no_text" in variants and not _has_own_text(task, config):
         log.info("ablation: no_text is left out, for the prompts of '%s' hold no text of their own.", task.config.name)
         variants.remove("no_text")
@@ -202,13 +219,13 @@ def questions(task: Task, config: Any, step: Pass, items: Sequence[int]) -> list
     return [ablated(asked, item, ablation, seed=mix(step.seed, item), others=others) for item in items]
 
 
-def check_leakage(task: Task, config: Any) -> dict[str, Any] | None:
-    """What gives answers away in the prompts of the plain pass; None when not to be looked at.
+def check_leakage(task: Task, config: Any, model: Any) -> dict[str, Any] | None:
+    """What gives answers away in the prompts of the plain pass; None when not to be looked at, or not read; arguments as :func:`passes`.
 
     Raises:
         DataError: something does, and ``config.leakage`` is ``error``.
     """
-    if config.leakage == "off":
+    if config.leakage == "off" or not MODELS.get(model.name).reads_words:
         return None
     items = draw(task, config, config.seed).tolist()
     step = main_pass(config)
@@ -237,7 +254,7 @@ def write_evaluation(
         What ``metrics.json`` holds.
     """
     rows = [
-        *_model_rows(task, config, predictions),
+        *_model_rows(task, config, model, predictions),
         *compared_rows(task, config, predictions[main_pass(config)]),
         *_baseline_rows(task, config, predictions),
     ]
@@ -247,6 +264,7 @@ def write_evaluation(
     first = list(predictions[main_pass(config)].values())
     result = {
         "task": task.config.name,
+        "model": model.name,
         "graph": task.data["name"],
         "fingerprint": task.data["fingerprint"],
         "split": config.split,
@@ -262,7 +280,7 @@ def write_evaluation(
     }
     lines = [_record(task, config, step, item, found) for step, run in predictions.items() for item, found in run.items()]
     write_text(folder / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_report(_report(task, config, model, result, rows, _samples(task, instructions, first, config)), folder / "report.html")
+    write_report(_report(task, config, model, result, rows, _samples(task, instructions, first, config), folder), folder / "report.html")
     write_json(folder / "metrics.json", result)
     write_text(folder / "config.yaml", yaml.safe_dump(plain_settings(config), sort_keys=False, allow_unicode=True))
     if not config.shard:
@@ -287,7 +305,7 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
         console.print(sentence)
     console.print(f"Report: {folder / 'report.html'}")
     console.print("\nWhat to try next:")
-    for what, command in _next_steps(result["checkpoint"]):
+    for what, command in _next_steps(result, folder):
         console.print(f"  {what}:\n    {command}")
 
 
@@ -328,11 +346,11 @@ def _truth(run: Mapping[int, Prediction]) -> np.ndarray:
     return np.array([prediction.truth for prediction in run.values()])
 
 
-def _model_rows(task: Task, config: Any, predictions: Predictions) -> Iterator[Row]:
-    for variant, (name, note) in VARIANTS.items():
+def _model_rows(task: Task, config: Any, model: Any, predictions: Predictions) -> Iterator[Row]:
+    for variant, (_, note) in VARIANTS.items():
         runs = [run for step, run in predictions.items() if step.variant == variant and step.wording is None]
         if runs:
-            yield _row(name, [_answers(task, config, run) for run in runs], task, config, note, is_model=variant != "llm")
+            yield _row(label(variant, model), [_answers(task, config, run) for run in runs], task, config, note, is_model=variant != "llm")
 
 
 def _baseline_rows(task: Task, config: Any, predictions: Predictions) -> Iterator[Row]:
@@ -431,12 +449,15 @@ def _choose(predictions: Sequence[Prediction], count: int) -> list[int]:
 
 
 def _samples(task: Task, instructions: Sequence[Instruction], predictions: Sequence[Prediction], config: Any) -> list[Sample]:
-    written = [i for i, p in enumerate(predictions) if p.text is not None]
-    chosen = (written[place] for place in _choose([predictions[i] for i in written], config.samples))
+    # Where nothing was written, any will do.
+    shown = [i for i, p in enumerate(predictions) if p.text is not None] or range(len(predictions))
+    chosen = (shown[place] for place in _choose([predictions[i] for i in shown], config.samples))
     return [shown_sample(task, instructions[i], predictions[i]) for i in chosen]
 
 
-def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: list[Row], samples: list[Sample]) -> Report:
+def _report(
+    task: Task, config: Any, model: Any, result: dict[str, Any], rows: list[Row], samples: list[Sample], evaluation: Path
+) -> Report:
     folder = find_checkpoint(config.checkpoint)
     manifest = read_manifest(folder)
     graph = graph_of(task)
@@ -447,10 +468,7 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
         created=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         command=" ".join(["python", *sys.argv]),
         facts={
-            "Language model": model.llm.path,
-            "Tower": model.tower.name,
-            "Projector": model.projector.name,
-            "LoRA rank": str(model.lora.rank),
+            **MODELS.get(model.name).facts(model),
             "Task": f"{task.config.name}, wording '{task.config.wording}'" if hasattr(task.config, "wording") else task.config.name,
             "Data": task.summary,
             **({"Homophily": str(graph.card["homophily"])} if graph and graph.card.get("homophily") is not None else {}),
@@ -473,7 +491,7 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
         by_homophily=result["by_homophily"] or [],
         by_degree=result["by_degree"] or [],
         samples=samples,
-        next_steps=_next_steps(config.checkpoint),
+        next_steps=_next_steps(result, evaluation),
     )
 
 
@@ -489,7 +507,13 @@ def _summary(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return f"{metric_name(main)} is {value:.1%} on {items}{against}."
 
 
-def _next_steps(checkpoint: str) -> list[tuple[str, str]]:
+def _next_steps(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+    checkpoint = result["checkpoint"]
+    if not MODELS.get(result["model"]).reads_words:
+        return [
+            ("Score every test item", f"python evaluate.py checkpoint={checkpoint} limit=null"),
+            ("Set it beside a language model that reads the graph", f"python evaluate.py checkpoint=RUN_FOLDER compare.gnn={folder}"),
+        ]
     return [
         ("Score every test item", f"python evaluate.py checkpoint={checkpoint} limit=null"),
         ("See what the answers come from", f"python evaluate.py checkpoint={checkpoint} ablation=all"),
@@ -504,7 +528,7 @@ def _next_steps(checkpoint: str) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _without_adapters(model: GraphLLM) -> Iterator[None]:
+def _without_adapters(model: Model) -> Iterator[None]:
     from peft import PeftModel
 
     with model.llm.disable_adapter() if isinstance(model.llm, PeftModel) else contextlib.nullcontext():

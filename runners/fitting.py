@@ -7,9 +7,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.prompts.batch import Batch, CollateInputs, training_batch
-from graphgpt.prompts.processor import Example
+from graphgpt.models.model import Batch, Example, Model, Reader
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +15,7 @@ log = logging.getLogger(__name__)
 SHARE = 0.5
 
 
-def tokens_that_fit(model: GraphLLM, examples: Sequence[Example], collate: CollateInputs) -> int:
+def tokens_that_fit(model: Model, reader: Reader, examples: Sequence[Example]) -> int:
     """Tokens of the largest pass that fits, over the longest of some samples; tried out, twice as many each time.
 
     On a CUDA device a pass fits if it runs, with room for the optimizer's two moments beside it; on the processor, where
@@ -26,26 +24,26 @@ def tokens_that_fit(model: GraphLLM, examples: Sequence[Example], collate: Colla
 
     Args:
         model: On its device, in training mode; its gradients are lost.
+        reader: The model's.
         examples: As many as a step has at most.
-        collate: Of the tower.
     """
-    longest = sorted(examples, key=lambda example: -len(example.ids))
+    longest = sorted(examples, key=lambda example: -example.num_tokens)
     fits = _runs if model.device.type == "cuda" else _is_small
     count = 1
     while count < len(longest):
         more = min(2 * count, len(longest))
-        if not fits(model, training_batch(longest[:more], collate).to(model.device)):
+        if not fits(model, reader.collate(longest[:more]).to(model.device)):
             break
         count = more
     model.zero_grad(set_to_none=True)
-    tokens = torch.tensor(sum(len(example.ids) for example in longest[:count]), device=model.device)
+    tokens = torch.tensor(sum(example.num_tokens for example in longest[:count]), device=model.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(tokens, op=torch.distributed.ReduceOp.MIN)
-    log.info("runner.micro_batch_tokens=auto: %d tokens fit, the longest sample has %d.", int(tokens), len(longest[0].ids))
+    log.info("runner.micro_batch_tokens=auto: %d tokens fit, the longest sample has %d.", int(tokens), longest[0].num_tokens)
     return int(tokens)
 
 
-def _runs(model: GraphLLM, batch: Batch) -> bool:
+def _runs(model: Model, batch: Batch) -> bool:
     """Whether a pass runs on a CUDA device beside an optimizer's moments."""
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     try:
@@ -60,7 +58,7 @@ def _runs(model: GraphLLM, batch: Batch) -> bool:
     return True
 
 
-def _is_small(model: GraphLLM, batch: Batch) -> bool:
+def _is_small(model: Model, batch: Batch) -> bool:
     """Whether what a pass keeps for its gradient, attention's own aside, takes no more than its share of the free memory."""
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

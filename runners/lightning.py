@@ -21,7 +21,7 @@ from graphgpt.checkpoints.folder import (
     save_checkpoint,
 )
 from graphgpt.files import write_json, write_text
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.model import Model
 from graphgpt.registry import RUNNERS
 from graphgpt.runners.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
 from graphgpt.runners.targets import build_leaf, find_targets, target_problems
@@ -44,6 +44,8 @@ class LearningRates:
     """Of the adapters."""
     tower: float = Field(default=1e-4, gt=0)
     """Of the tower, where it is trained."""
+    other: float = Field(default=1e-3, gt=0)
+    """Of everything else, such as a classifier on the tower or the text side of grounding."""
 
 
 @configclass
@@ -106,6 +108,8 @@ class LightningRunner:
         """Steps between validations; 0 has none."""
         val_samples: int = Field(default=64, ge=1)
         """Validation samples, the same ones each time."""
+        val_at_start: bool = False
+        """Also validate before the first step."""
         val_answers: int = Field(default=3, ge=0)
         """Prompts that the model answers at each validation, to be read in samples.jsonl and report.html."""
         train_samples: int | None = Field(default=None, ge=1)
@@ -162,7 +166,7 @@ class LightningRunner:
         for key, node in _leaves(config):
             find_targets(node, key)
 
-    def train(self, model: GraphLLM, task: Task, experiment: Any, folder: Path) -> Path:
+    def train(self, model: Model, task: Task, experiment: Any, folder: Path) -> Path:
         """Train and write the run folder.
 
         Args:
@@ -186,7 +190,7 @@ class LightningRunner:
         from graphgpt.runners.checkpoint_io import AtomicCheckpointIO
         from graphgpt.runners.interruption import Interruption
         from graphgpt.runners.measurements import DataWait, observers
-        from graphgpt.runners.module import GraphLLMModule
+        from graphgpt.runners.module import ModelModule
         from graphgpt.runners.task_data import TaskData
         from graphgpt.runners.training_report import stage_history, write_training_report
 
@@ -199,7 +203,7 @@ class LightningRunner:
         if config.precision == "bf16":
             # Not left to Lightning, which casts a batch too, and the modality tokens' ids would be next.
             model.to(torch.bfloat16)
-        module = GraphLLMModule(model, config, experiment.seed)
+        module = ModelModule(model, config, experiment.seed)
         metrics = MetricsFile(folder / "metrics.jsonl")
         wait = DataWait()
         callbacks = [TrainingProgress(task.config.name), *observers(task, model, experiment, folder, wait)]

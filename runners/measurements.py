@@ -16,27 +16,28 @@ from torch import Tensor
 from graphgpt.config import plain_settings
 from graphgpt.files import read_json_lines, write_text
 from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.prompts.batch import Batch
+from graphgpt.models.model import Batch, Model
 from graphgpt.prompts.processor import Processor
 from graphgpt.runners.analysis import parse_answer
 from graphgpt.runners.data import mix, spread
 from graphgpt.runners.loggers import log_text
-from graphgpt.runners.prediction import make_processor
 from graphgpt.task import Task
 from graphgpt.tasks.mixture import Mixture
 
 log = logging.getLogger(__name__)
 
 
-def observers(task: Task, model: GraphLLM, experiment: Any, folder: Path, wait: "DataWait") -> list[Callback]:
+def observers(task: Task, model: Model, experiment: Any, folder: Path, wait: "DataWait") -> list[Callback]:
     """The callbacks of this module for a run."""
     config = experiment.runner
     parts = [*task.parts] if isinstance(task, Mixture) else []
     found: list[Callback] = [Measurements(parts, wait, plain_settings(experiment) | {"resume": None})]
-    if config.val_every and config.val_answers and config.strategy.shards_weights:
+    if not (isinstance(model, GraphLLM) and config.val_every and config.val_answers):
+        return found  # other models write nothing
+    if config.strategy.shards_weights:
         log.info("runner.val_answers: left out, for no process has the whole model.")
-    elif config.val_every and config.val_answers:
-        found.append(ValidationAnswers(task, make_processor(model), folder, experiment.seed + 1, config.val_answers))
+    else:
+        found.append(ValidationAnswers(task, model.processor, folder, experiment.seed + 1, config.val_answers))
     return found
 
 

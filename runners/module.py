@@ -1,4 +1,4 @@
-"""What Lightning trains: one step over the micro-batches of a global batch, and the validation loss."""
+"""What Lightning trains: one step over the micro-batches of a global batch, and the validation metrics."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from graphgpt.errors import CheckpointError, GraphGPTError
-from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.prompts.batch import Batch
+from graphgpt.models.model import Batch, Model
 from graphgpt.runners.data import mix
 from graphgpt.runners.strategies import shard
 from graphgpt.runners.targets import build_leaf
 
 
-class GraphLLMModule(LightningModule):
-    """Trains what of a ``GraphLLM`` is trainable, and saves nothing else.
+class ModelModule(LightningModule):
+    """Trains what of a model is trainable, and saves nothing else.
 
     A batch of Lightning's is one optimizer step: the list of micro-batches that are this process's share of the global batch.
     They may differ in size, for each counts by its samples.
@@ -29,20 +29,35 @@ class GraphLLMModule(LightningModule):
         seed: Of dropout; anew for every step, so that a step's chance does not depend on what ran before it.
     """
 
-    def __init__(self, model: GraphLLM, config: Any, seed: int) -> None:
+    def __init__(self, model: Model, config: Any, seed: int) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.seed = seed
         self.strict_loading = False
         self.automatic_optimization = False
-        self._validated: list[Tensor] = []
+        self._validated: list[dict[str, Tensor]] = []
 
     def configure_model(self) -> None:
         """Cut the weights among processes where the strategy is to."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ModelParallelStrategy) and not hasattr(self.model, "set_requires_gradient_sync"):
             shard(self.model, strategy.device_mesh["data_parallel"])
+
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        """Validate before the first step where that is asked for; logged as of step -1, before all others."""
+        if not (self.config.val_at_start and self.config.val_every and self.global_step == 0):
+            return
+        self.model.eval()
+        loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        with self.trainer.precision_plugin.val_step_context():
+            for number, batch in enumerate(loader):
+                self.validation_step(self.trainer.strategy.batch_to_device(batch), number)
+            metrics = self._summary()
+        self.model.train()
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step=-1)
 
     def training_step(self, batch: Sequence[Batch], batch_idx: int) -> dict[str, Any]:
         """One optimizer step.
@@ -92,26 +107,38 @@ class GraphLLMModule(LightningModule):
         self.log("grad_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Losses of validation samples; of those that only keep this process in step with the others, none counts."""
-        each = self.model.losses(batch)
-        counts = self.trainer.datamodule.counts(batch_idx, self.global_rank)  # type: ignore[attr-defined]
-        self._validated.append(torch.stack([each.sum(), each.new_tensor(len(each))]) * counts)
-        return {"ids": list(batch.ids) if counts else [], "losses": each if counts else each[:0]}
+        """What the model finds of validation samples; of those that only keep this process in step with the others, none counts."""
+        found = self.model.validate(batch)
+        if not self.trainer.datamodule.counts(batch_idx, self.global_rank):  # type: ignore[attr-defined]
+            found = {name: values[:0] for name, values in found.items()}
+        self._validated.append(found)
+        losses = found.get("loss", torch.empty(0))
+        return {"ids": list(batch.ids)[: len(losses)], "losses": losses}
 
     def on_validation_epoch_end(self) -> None:
-        total, count = self.trainer.strategy.reduce(torch.stack(self._validated).sum(dim=0), reduce_op="sum")
+        self.log_dict(self._summary(), prog_bar=True)
+
+    def _summary(self) -> dict[str, float]:
+        """Metrics of all samples since the last call, over all processes."""
+        found = {name: torch.cat([batch[name] for batch in self._validated]) for name in self._validated[0]}
         self._validated.clear()
-        self.log("val/loss", total / count, prog_bar=True)
+        if self.trainer.world_size > 1:
+            found = {name: torch.cat(gather_all_tensors(values)) for name, values in found.items()}
+        return {f"val/{name}": value for name, value in self.model.summarize(found).items()}
 
     def configure_optimizers(self) -> Any:
-        rates = {"projector": self.config.lr.projector, "modality_tokens": self.config.lr.tokens, "tower": self.config.lr.tower}
         groups: dict[str, list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.trainable_state().items():
             groups.setdefault(name.split(".")[0], []).append(parameter)
         if not groups:
             raise GraphGPTError("Nothing is trainable: set model.lora.rank above 0, or train the tower.")
+        rates, known = self.config.lr, self.model.rates
         parameters = [
-            {"params": members, "lr": rates.get(part, self.config.lr.lora), "name": "lora" if part == "llm" else part}
+            {
+                "params": members,
+                "lr": getattr(rates, known.get(part, part), rates.other),
+                "name": "lora" if part == "llm" else part,
+            }
             for part, members in groups.items()
         ]
         optimizer = build_leaf(self.config.optimizer, "runner.optimizer", params=parameters)

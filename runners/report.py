@@ -180,6 +180,9 @@ _METRICS = {
     "exact_match": "Exact match",
 }
 
+#: What a curve is called whose metric has a short name.
+_SPELT_OUT = {"mrr": "mean reciprocal rank of a node's text", "recall@1": "text found first", "recall@10": "text among the first ten"}
+
 #: What a short name in the table stands for.
 _LEGEND = {
     "auc": "AUC: area under the ROC curve",
@@ -303,7 +306,7 @@ def _plots(stage: Stage, prefix: str) -> list[_Plot]:
         plots.append(
             _Plot(name="Training loss", text=text + left_out, svg=_curve(steps, mean, loss if window > 1 else None, f"{prefix}-loss"))
         )
-    others = {f"Validation: {name}": curve for name, curve in stage.val.items()} | stage.curves
+    others = {f"Validation: {_SPELT_OUT.get(name, name)}": curve for name, curve in stage.val.items()} | stage.curves
     for i, (name, (other_steps, values)) in enumerate(others.items()):
         points, left_out = _finite(other_steps, values)
         if points:

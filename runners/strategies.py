@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.model import Model
 from graphgpt.schema import configclass
 
 if TYPE_CHECKING:
@@ -87,21 +87,22 @@ def build_strategy(config: Any) -> Any:
     return "auto"
 
 
-def shard(model: GraphLLM, mesh: "DeviceMesh") -> None:
+def shard(model: Model, mesh: "DeviceMesh") -> None:
     """Cut a model's weights among processes (FSDP2): each layer of the language model by itself, and all that remains together."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    layers = set(getattr(model.llm, "_no_split_modules", None) or ())
-    for module in model.llm.modules():
-        if type(module).__name__ in layers:
-            fully_shard(module, mesh=mesh)
+    if isinstance(llm := getattr(model, "llm", None), nn.Module):
+        layers = set(getattr(llm, "_no_split_modules", None) or ())
+        for module in llm.modules():
+            if type(module).__name__ in layers:
+                fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     # Not forward is what training calls, and it is what gathers the weights.
     register_fsdp_forward_method(model, "losses")
 
 
 @contextlib.contextmanager
-def gathered(model: GraphLLM, config: StrategyConfig) -> Iterator[None]:
+def gathered(model: Model, config: StrategyConfig) -> Iterator[None]:
     """Within it, what trains is whole where DeepSpeed has cut it; every process has to enter."""
     if config.stage != 3:
         yield

@@ -9,11 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.prompts.batch import training_batch
+from graphgpt.models.model import Model
 from graphgpt.runners.data import Examples, Key, MicroBatches, StepSampler, chunks, mix, spread
 from graphgpt.runners.fitting import tokens_that_fit
-from graphgpt.runners.prediction import make_processor
 from graphgpt.task import Task, generator
 
 
@@ -26,11 +24,11 @@ class TaskData(LightningDataModule):
         experiment: The ``ExperimentConfig``.
     """
 
-    def __init__(self, task: Task, model: GraphLLM, experiment: Any) -> None:
+    def __init__(self, task: Task, model: Model, experiment: Any) -> None:
         super().__init__()
         self.task = task
         self.model = model
-        self.processor = make_processor(model)
+        self.reader = model.reader()
         self.seed = experiment.seed
         self.config = experiment.runner
 
@@ -47,14 +45,14 @@ class TaskData(LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        examples, collate = Examples(self.task, self.processor, self.seed, training=True), self.model.tower.collate
+        examples = Examples(self.task, self.reader, self.seed, training=True)
         tokens = config.micro_batch_tokens
         if tokens == "auto":
-            tokens = tokens_that_fit(self.model, [examples[key] for key in next(iter(sampler))], collate)
+            tokens = tokens_that_fit(self.model, self.reader, [examples[key] for key in next(iter(sampler))])
         return DataLoader(
             examples,
             batch_sampler=sampler,
-            collate_fn=MicroBatches(collate, config.micro_batch_size, tokens),
+            collate_fn=MicroBatches(self.reader, config.micro_batch_size, tokens),
             num_workers=config.workers,
         )
 
@@ -62,9 +60,9 @@ class TaskData(LightningDataModule):
         if not self.config.val_every:
             return []
         return DataLoader(
-            Examples(self.task, self.processor, self.seed + 1, training=False),
+            Examples(self.task, self.reader, self.seed + 1, training=False),
             batch_sampler=self._own_chunks(),
-            collate_fn=lambda examples: training_batch(examples, self.model.tower.collate),
+            collate_fn=self.reader.collate,
         )
 
     @cached_property

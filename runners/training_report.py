@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from graphgpt.checkpoints.card import next_steps
 from graphgpt.checkpoints.folder import environment
 from graphgpt.files import read_json_lines
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.model import Model
 from graphgpt.runners.data import mix
 from graphgpt.runners.measurements import task_of
 from graphgpt.runners.report import Report, Sample, Stage, smoothed, write_report
@@ -51,7 +52,7 @@ def read_stages(history: Sequence[Mapping[str, Any]]) -> list[Stage]:
     return [Stage(**{**stage, "val": {name: tuple(curve) for name, curve in stage["val"].items()}}) for stage in history]
 
 
-def write_training_report(task: Task, model: GraphLLM, experiment: Any, history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write_training_report(task: Task, model: Model, experiment: Any, history: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write ``report.html``: curves, speed, the settings that matter, and what the model wrote at each validation.
 
     Args:
@@ -64,7 +65,7 @@ def write_training_report(task: Task, model: GraphLLM, experiment: Any, history:
     lines = read_metrics(folder)
     *before, this = read_stages(history)
     this = replace(this, curves=_more_curves(lines))
-    settings, llm = experiment.runner, model.config.llm
+    settings = experiment.runner
     parts = list(task.parts.values()) if isinstance(task, Mixture) else [task]
     classes = {tuple(graph.class_names) for part in parts if (graph := graph_of(part)) is not None}
     versions = {name: version for name, version in environment().items() if name in ("graphgpt", "torch", "transformers", "python")}
@@ -76,17 +77,14 @@ def write_training_report(task: Task, model: GraphLLM, experiment: Any, history:
             created=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
             command=" ".join(["python", *sys.argv]),
             facts={
-                "Language model": llm.path,
-                "Tower": model.config.tower.name,
-                "Projector": model.config.projector.name,
-                "LoRA rank": str(model.config.lora.rank),
+                **model.facts(model.config),
                 "Task": task.config.name,
                 "Data": task.summary,
                 "Batch": f"{settings.global_batch_size} samples per step, {settings.processes} process(es)",
                 "Learning rates": _learning_rates(lines),
                 "Precision": str(settings.precision),
                 "Seed": str(experiment.seed),
-                "Started from": experiment.stage1 or "the language model alone",
+                "Started from": experiment.stage1 or model.config.tower.init_from or "new weights",
                 "Checkpoint": str(folder / "checkpoint"),
                 "Versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
             },
@@ -103,7 +101,7 @@ def write_training_report(task: Task, model: GraphLLM, experiment: Any, history:
             by_degree=[],
             samples=_samples(task, experiment.seed + 1, folder),
             next_steps=[
-                ("See how good it is", f"python evaluate.py checkpoint={folder}"),
+                *next_steps(task.asks, model.config.tower.name, folder),
                 ("Compare it with other runs", f"graphgpt runs {folder.parent}"),
             ],
         ),

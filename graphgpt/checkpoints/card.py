@@ -7,6 +7,7 @@ from typing import Any
 
 from graphgpt.checkpoints.folder import read_history, read_manifest
 from graphgpt.files import write_json, write_text
+from graphgpt.registry import TASKS
 
 SCORES = "scores.json"
 
@@ -51,30 +52,35 @@ def write_card(folder: Path) -> None:
 
 def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], scores: list[dict[str, Any]]) -> str:
     """What a checkpoint is, in Markdown with the header that model hubs read."""
-    base = manifest["model"]["llm"]["path"]
-    licence = licence_of(base)
-    parts = {"Language model (not in here)": f"`{base}`, licence: {licence}", "Fingerprint": f"`{manifest['llm']['fingerprint']}`"}
-    parts["Tower"] = manifest["model"]["tower"]["name"]
-    parts["Projector"] = manifest["model"]["projector"]["name"]
-    rank = manifest["model"]["lora"]["rank"]
-    parts["Adapters"] = f"LoRA of rank {rank}" if rank else "none: the language model is as it was"
+    model, title = manifest["model"], manifest["task"].replace("_", " ").capitalize()
+    what, header = "The weights of a tower, and of what it was trained with.", ["library_name: graphgpt"]
+    parts = {"Tower": model["tower"]["name"]}
+    if manifest["llm"]:
+        title += " with graph tokens"
+        what = "A projector (and perhaps adapters) by which a language model reads graphs. The language model itself is not part of it."
+        base = model["llm"]["path"]
+        header.append(f"base_model: {json.dumps(base)}")
+        parts["Language model (not in here)"] = f"`{base}`, licence: {licence_of(base)}"
+        parts["Fingerprint"] = f"`{manifest['llm']['fingerprint']}`"
+        parts["Projector"] = model["projector"]["name"]
+        rank = model["lora"]["rank"]
+        parts["Adapters"] = f"LoRA of rank {rank}" if rank else "none: the language model is as it was"
     parts["Task"] = manifest["task"]
     if data := manifest.get("data"):
         parts["Trained on"] = f"{data.get('name', 'unknown')} ({data.get('features', '?')} features per node)"
     parts["Stages"] = " -> ".join(stage["name"] for stage in history) or "unknown"
-    parts["Started from"] = manifest["parent"]["path"] if manifest.get("parent") else "the language model alone"
+    parts["Started from"] = manifest["parent"]["path"] if manifest.get("parent") else model["tower"].get("init_from") or "new weights"
     parts["Command"] = f"`{manifest.get('command', 'unknown')}`"
     parts["Made"] = manifest["created"]
     lines = [
         "---",
-        "library_name: graphgpt",
-        f"base_model: {json.dumps(base)}",
+        *header,
         "tags: [graph, graphgpt]",
         "---",
         "",
-        f"# {manifest['task'].replace('_', ' ').capitalize()} with graph tokens",
+        f"# {title}",
         "",
-        "A projector (and perhaps adapters) by which a language model reads graphs. The language model itself is not part of it.",
+        what,
         "",
         "| | |",
         "|---|---|",
@@ -87,9 +93,29 @@ def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], score
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in score["metrics"].items())
         lines.append(f"- {score['task']} on {score['items']} {score['split']} items of {score['graph']}: {metrics}")
     if not scores:
-        lines.append("None yet: `python evaluate.py checkpoint=FOLDER` adds them.")
-    lines += ["", "## Use", "", "    python evaluate.py checkpoint=FOLDER", ""]
+        lines.append("None yet.")
+    lines += ["", "## Use", ""]
+    for what, command in next_steps(TASKS.get(manifest["task"]).asks, model["tower"]["name"], "FOLDER"):
+        lines += [f"{what}:", "", f"    {command}", ""]
     return "\n".join(lines)
+
+
+def next_steps(asks: bool, tower: str, folder: str | Path) -> list[tuple[str, str]]:
+    """What to do with a checkpoint, each with its command.
+
+    Args:
+        asks: Of its task.
+        tower: Name of its tower.
+        folder: Where it lies.
+    """
+    if asks:
+        return [("See how good it is", f"python evaluate.py checkpoint={folder}")]
+    return [
+        (
+            "Let a language model read with this tower",
+            f"python train.py experiment=stage1 model/tower={tower} model.tower.init_from={folder}",
+        )
+    ]
 
 
 def licence_of(base: str) -> str:

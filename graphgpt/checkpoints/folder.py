@@ -6,8 +6,9 @@
       manifest.json                what it is, what it fits, checksums
       config.yaml                  the experiment, as data
       projector.safetensors
-      modality_tokens.safetensors
-      tower.safetensors            when the tower has weights
+      modality_tokens.safetensors  ... a file for each of the model's parts that has weights
+      tower.safetensors
+      tower.json                   what tower that is, so that ``model.tower.init_from`` can name the folder
       lora/                        when the language model has adapters, in peft's form
       history.json                 loss curves of this run and of those it came from
       README.md, scores.json       the model card, and what evaluations found (not part of what is verified)
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PARTS = ("projector", "modality_tokens", "tower")
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -91,8 +91,9 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     """The experiment that made a checkpoint, as plain data; without where it or its tower started or resumed: its weights are here."""
     experiment = {**read_experiment(find_checkpoint(path) / "config.yaml"), "stage1": None, "resume": None}
     model = experiment.get("model")
-    if isinstance(model, dict) and isinstance(tower := model.get("tower"), dict) and "weights" in tower:
-        experiment["model"] = {**model, "tower": {**tower, "weights": None}}
+    if isinstance(model, dict) and isinstance(tower := model.get("tower"), dict):
+        # Once it was called weights.
+        experiment["model"] = {**model, "tower": {key: value for key, value in tower.items() if key not in ("init_from", "weights")}}
     return experiment
 
 
@@ -124,13 +125,20 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
     """What keeps a model of this configuration from starting at the checkpoint ``stage1``; reads no weights."""
     problems: list[str] = []
     made_for = read_manifest(find_checkpoint(path))["model"]
+    if made_for["name"] != model.name:
+        return [f"stage1: {path} is a '{made_for['name']}', not a '{model.name}'; model.tower.init_from={path} takes its tower alone."]
+    if not hasattr(model, "lora"):
+        return [f"stage1: a '{model.name}' has one stage; model.tower.init_from={path} starts with the tower of that run."]
     if made_for["llm"]["path"] != model.llm.path:
         problems.append(
             f"stage1: {path} was made for the language model '{made_for['llm']['path']}', not for model.llm.path={model.llm.path}."
         )
-    free = {"tower": {"train", "dropout", "weights"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
+    free = {"tower": {"train", "dropout", "init_from"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
     for part, ignored in free.items():
-        theirs, ours = made_for.get(part, {}), dataclasses.asdict(getattr(model, part))
+        config = getattr(model, part)
+        theirs, ours = made_for.get(part, {}), dataclasses.asdict(config)
+        if theirs.get("name") == ours.get("name"):
+            theirs = {**_defaults(config), **theirs}  # it may be older than a setting
         problems += [
             f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
             for name, value in ours.items()
@@ -150,15 +158,25 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
     return problems
 
 
+def _defaults(config: Any) -> dict[str, Any]:
+    """Those of a config's fields that have one, as plain data."""
+    fields = type(config).__pydantic_fields__
+    found = {name: info.get_default(call_default_factory=True) for name, info in fields.items() if not info.is_required()}
+    return {
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in found.items()
+    }
+
+
 def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
-    """What of a ``GraphLLM`` goes into a checkpoint, by part, whole and on the processor.
+    """What of a model goes into a checkpoint, by part, whole and on the processor; adapters as ``lora``.
 
     Where weights are cut among processes, all of them have to call it.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
-    parts = {part: getattr(model, part).state_dict() for part in PARTS}
-    if isinstance(model.llm, PeftModel):
+    parts = {part: getattr(model, part).state_dict() for part in model.parts}
+    if isinstance(getattr(model, "llm", None), PeftModel):
         parts["lora"] = get_peft_model_state_dict(model.llm)
     return {part: {name: whole(tensor) for name, tensor in state.items()} for part, state in parts.items()}
 
@@ -186,7 +204,7 @@ def save_checkpoint(
 
     Args:
         folder: Its name; an older one is replaced when the new one is complete.
-        model: A ``GraphLLM``.
+        model: A ``Model``.
         experiment: The ``ExperimentConfig`` that trained it.
         data: Name and fingerprint of the graph, width of its features.
         history: Stages with their loss curves, oldest first.
@@ -201,14 +219,8 @@ def save_checkpoint(
             model.llm.peft_config["default"].save_pretrained(str(tmp / "lora"))
             save_file(dict(state["lora"]), tmp / "lora" / "adapter_model.safetensors", metadata={"format": "pt"})
 
-    llm = {
-        "type": model.llm.config.model_type,
-        "hidden_size": model.llm.config.hidden_size,
-        "vocabulary": model.llm.config.vocab_size,
-        "fingerprint": model.llm_fingerprint,
-    }
-    parts = {part: state[part] for part in PARTS}
-    write_checkpoint(folder, parts, experiment, llm=llm, data=data, history=history, more=save_adapters)
+    parts = {part: state[part] for part in model.parts}
+    write_checkpoint(folder, parts, experiment, llm=model.base, data=data, history=history, more=save_adapters)
 
 
 def write_checkpoint(
@@ -228,7 +240,8 @@ def write_checkpoint(
         folder: Its name; an older one is replaced when the new one is complete.
         parts: State by part, such as ``projector``; each becomes a file, an empty one none.
         experiment: The ``ExperimentConfig`` that goes with it.
-        llm: ``type``, ``hidden_size``, ``vocabulary`` and ``fingerprint`` of the language model; None is not known and not checked.
+        llm: ``type``, ``hidden_size``, ``vocabulary`` and ``fingerprint`` of the language model that the weights stand on, if any; None is
+            not known and not checked.
         data: Name and fingerprint of the graph, width of its features.
         history: Stages with their loss curves, oldest first.
         more: Writes further files into the temporary folder.
@@ -236,11 +249,15 @@ def write_checkpoint(
     """
     from safetensors.torch import save_file
 
+    from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, describe_tower
+
     with atomic_folder(folder) as tmp:
         for part, tensors in parts.items():
             state = {name: whole(tensor) for name, tensor in tensors.items()}
             if state:
                 save_file(state, tmp / f"{part}.safetensors")
+        if (tmp / TOWER_TENSORS).is_file() and data.get("features") is not None:
+            write_json(tmp / TOWER_CARD, describe_tower(experiment.model.tower, data["features"]))
         more(tmp)
         write_text(tmp / "config.yaml", yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False, allow_unicode=True))
         write_json(tmp / "history.json", history)
@@ -265,14 +282,14 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
     """Put a checkpoint's weights into a model, after checking that it is whole and fits.
 
     Args:
-        model: A ``GraphLLM``. Adapters it has and the checkpoint lacks stay as they are (stage 2 begins so).
+        model: A ``Model``. Adapters it has and the checkpoint lacks stay as they are (stage 2 begins so).
         path: Run or checkpoint folder.
 
     Returns:
         The manifest.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the language model is another one, or tensors do not fit.
+        CheckpointError: a file is missing or damaged, it or its language model is another one, or tensors do not fit.
     """
     from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -280,14 +297,16 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
     folder = find_checkpoint(path)
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    config, made_for = model.llm.config, manifest["llm"]
-    for what, ours in (("hidden_size", config.hidden_size), ("vocabulary", config.vocab_size), ("fingerprint", model.llm_fingerprint)):
-        if made_for[what] is not None and made_for[what] != ours:
+    if manifest["model"]["name"] != model.config.name:
+        raise CheckpointError(f"{folder} is a '{manifest['model']['name']}'; this model is a '{model.config.name}'.")
+    made_for = manifest["llm"]
+    for what, ours in model.base.items():
+        if what != "type" and made_for[what] is not None and made_for[what] != ours:
             raise CheckpointError(
                 f"{folder} was made for another language model ('{manifest['model']['llm']['path']}', {what} {made_for[what]}); "
                 f"this one is '{model.config.llm.path}' with {what} {ours}."
             )
-    for part in PARTS:
+    for part in model.parts:
         module = getattr(model, part)
         file = folder / f"{part}.safetensors"
         state = load_file(file) if file.is_file() else {}
@@ -295,7 +314,7 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
         module.load_state_dict(state)
     adapter = folder / "lora" / "adapter_model.safetensors"
     if adapter.is_file():
-        if not isinstance(model.llm, PeftModel):
+        if not isinstance(getattr(model, "llm", None), PeftModel):
             raise CheckpointError(f"{folder} has adapters for the language model, but model.lora.rank is 0.")
         state = load_file(adapter)
         check_fit(folder, "lora", state, get_peft_model_state_dict(model.llm))

@@ -1,13 +1,13 @@
 """The model: a tower, a projector and a language model, joined by the tokens that stand for inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.activations import recompute_activations
@@ -16,13 +16,16 @@ from graphgpt.models.decoding import Decoding
 from graphgpt.models.llm import LLMConfig, base_fingerprint, llm_fingerprint, llm_problems, load_llm, load_tokenizer
 from graphgpt.models.lora import LoraConfig, add_lora, lora_problems, train_adapters
 from graphgpt.models.modality_tokens import ModalityTokens
+from graphgpt.models.model import Model
 from graphgpt.models.projector import Projector
 from graphgpt.models.quantization import QuantizationConfig, follow_weights, quantization_problems
 from graphgpt.models.tower import Tower, load_tower, tower_problems
-from graphgpt.prompts.batch import Batch, common_prompt, scoring_batch
-from graphgpt.prompts.processor import PATCH, Example
-from graphgpt.registry import MODELS, PROJECTORS, TEMPLATES, TOWERS
+from graphgpt.prompts.batch import Batch, CollateInputs, common_prompt, scoring_batch, training_batch
+from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.processor import PATCH, Example, Modality, Processor
+from graphgpt.registry import MODELS, PROJECTORS, TASKS, TEMPLATES, TOWERS
 from graphgpt.schema import Registered, configclass
+from graphgpt.task import Prediction, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +51,22 @@ class CompatConfig:
     """The tower's dropout is never off, neither where it is frozen nor in evaluation."""
 
 
+@dataclass(frozen=True)
+class PromptReader:
+    """Tokenises instructions and joins them into token trees."""
+
+    processor: Processor
+    collate_inputs: CollateInputs
+
+    def read(self, instructions: Sequence[Instruction]) -> list[Example]:
+        return self.processor.several(instructions)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        return training_batch(examples, self.collate_inputs)
+
+
 @MODELS.register("graph_llm")
-class GraphLLM(nn.Module):
+class GraphLLM(Model):
     """Any causal language model that reads inputs of another modality through projected tower states.
 
     Source: GraphGPT (arXiv:2310.13023), section 3.
@@ -90,16 +107,30 @@ class GraphLLM(nn.Module):
             own.append("model.lora.dora: peft loses the scales of int8 weights when it measures columns; use model/quantization=nf4.")
         return [*own, *(tower_problems(config.tower) if config.tower is not None else [])]
 
+    parts = ("projector", "modality_tokens", "tower")
+    title = "Graph tokens"
+    rates: ClassVar[Mapping[str, str]] = {"llm": "lora", "modality_tokens": "tokens"}
+
+    @classmethod
+    def task_problems(cls, config: Any, task: Any) -> list[str]:
+        """A task that asks nothing."""
+        if TASKS.get(task.name).asks:
+            return []
+        return [f"task.name: '{task.name}' asks nothing that a language model could answer; use experiment=stage0."]
+
+    @classmethod
+    def build(cls, config: Any, task: Task) -> "GraphLLM":
+        return cls(config, task.input_dim)
+
     def __init__(self, config: Any, input_dim: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.tokenizer = load_tokenizer(config.llm)
         llm = load_llm(config.llm, config.quantization)
         embeddings = llm.get_input_embeddings().weight
         rms = float(embeddings.detach().float().square().mean().sqrt())
         self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
-        if config.tower.weights is not None:
-            load_tower(self.tower, config.tower.weights)
+        if config.tower.init_from is not None:
+            load_tower(self.tower, config.tower.init_from)
         self.projector: Projector = PROJECTORS.build(config.projector, self.tower.output_dim, embeddings.shape[1], rms)
         self.modality_tokens = ModalityTokens(embeddings.shape[1], rms, blank=config.compat.last_input_only)
         # Of the weights before they were quantized: adapters fit a base however many bits it has.
@@ -128,9 +159,33 @@ class GraphLLM(nn.Module):
             follow_weights(self.llm)
         return self
 
-    def trainable_state(self) -> dict[str, nn.Parameter]:
-        """All parameters that training may move, by name."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+    @cached_property
+    def processor(self) -> Processor:
+        """Tokenises instructions for this model."""
+        template = TEMPLATES.build(self.config.template, self.tokenizer)
+        return Processor(self.tokenizer, template, self.config.max_length, Modality(last_only=self.config.compat.last_input_only))
+
+    def reader(self) -> PromptReader:
+        return PromptReader(self.processor, self.tower.collate)
+
+    @staticmethod
+    def facts(config: Any) -> dict[str, str]:
+        return {
+            "Language model": config.llm.path,
+            "Tower": config.tower.name,
+            "Projector": config.projector.name,
+            "LoRA rank": str(config.lora.rank),
+        }
+
+    @property
+    def base(self) -> dict[str, Any]:
+        config = self.llm.config
+        return {
+            "type": config.model_type,
+            "hidden_size": config.hidden_size,
+            "vocabulary": config.vocab_size,
+            "fingerprint": self.llm_fingerprint,
+        }
 
     def embed(self, input_ids: Tensor, inputs: Any | None) -> Tensor:
         """Embeddings of ids of any shape, with tower states at the patches (in row-major order): ``[*, d]``."""
@@ -178,10 +233,6 @@ class GraphLLM(nn.Module):
         total, count = self.forward(batch)
         return -(total / count)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean of :meth:`losses`: a scalar."""
-        return self.losses(batch).mean()
-
     @torch.inference_mode()
     def prefix(self, prompts: Sequence[Example]) -> Prefix | None:
         """The common beginning of all prompts, encoded once for all batches of them; None where there is none."""
@@ -225,6 +276,32 @@ class GraphLLM(nn.Module):
             if not going or len(written[going[0]]) == max_new_tokens:
                 return [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
             decoding.write(rows, tokens)
+
+    def predictions(self, task: Task, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+        """Candidates scored where the task has them, greedy answers where not or asked for."""
+        prompts = [self.processor.prompt(instruction) for instruction in instructions]
+        candidates = [self.processor.answer(name) for name in task.candidates or ()]
+        writes = config.generate or not candidates
+        prefix = self.prefix(prompts)
+        size = config.writing_batch_size if writes else config.batch_size
+        for first in range(0, len(prompts), size):
+            asked = prompts[first : first + size]
+            scores: list[list[float] | None] = [None] * len(asked)
+            texts: list[str | None] = [None] * len(asked)
+            if candidates:
+                parts = (asked[at : at + config.batch_size] for at in range(0, len(asked), config.batch_size))
+                scores = [row for part in parts for row in self.score(part, candidates, prefix).tolist()]
+            if writes:
+                texts = [*self.generate(asked, config.max_new_tokens, prefix)]
+            for instruction, prompt, score, text in zip(instructions[first : first + size], asked, scores, texts, strict=True):
+                yield Prediction(
+                    id=instruction.id,
+                    prompt_tokens=len(prompt.ids),
+                    truth=instruction.truth,
+                    scores=score,
+                    expected=instruction.messages[-1].content,
+                    text=text,
+                )
 
     @cached_property
     def ends(self) -> set[int]:

@@ -49,6 +49,10 @@ class Example:
     labels: tuple[int, ...]
     inputs: tuple[ModalityInput, ...]
 
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
 
 class Processor:
     """Renders, tokenises and labels instructions.

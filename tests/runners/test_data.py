@@ -1,12 +1,14 @@
 """Which sample comes when: every item once per epoch, the same for any number of processes, and from any step on."""
 
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphgpt.models.graph_llm import PromptReader
 from graphgpt.prompts.processor import IGNORE, Example
 from graphgpt.runners.data import Key, MicroBatches, StepSampler, chunks, mix
 
@@ -80,7 +82,7 @@ def test_starting_later_drops_what_came_before(sizes: dict[str, int], data: st.D
 )
 def test_micro_batches_hold_every_sample_once_within_their_limits(lengths: list[int], size: int | None, tokens: int | None) -> None:
     examples = [Example(id=str(i), ids=(7,) * n + (8,), labels=(IGNORE,) * n + (8,), inputs=()) for i, n in enumerate(lengths)]
-    found = MicroBatches(lambda inputs: None, size, tokens)(examples)
+    found = MicroBatches(PromptReader(Mock(), lambda inputs: None), size, tokens)(examples)
     assert sorted(name for micro in found for name in micro.ids) == sorted(example.id for example in examples)
     for micro in found:
         assert size is None or len(micro.ids) <= size

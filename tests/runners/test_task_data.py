@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_model, make_processor
+from helpers import make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,12 +44,12 @@ def test_processes_validate_every_item_once_and_keep_in_step(items: int, world: 
 
 def test_tokens_that_fit_follow_the_free_memory(graph: TextAttributedGraph, make_task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(lora_rank=4).train()
-    examples = Examples(make_task("node_classification", graph), make_processor(model), seed=0, training=True)
+    examples = Examples(make_task("node_classification", graph), model.reader(), seed=0, training=True)
     samples = sorted((examples[0, item] for item in range(16)), key=lambda example: -len(example.ids))
     found = []
     for free in (0, 3e6, 1e7, 1e12):
         monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
-        found.append(tokens_that_fit(model, samples[::-1], model.tower.collate))
+        found.append(tokens_that_fit(model, model.reader(), samples[::-1]))
     sizes = [sum(len(example.ids) for example in samples[:count]) for count in (1, 2, 4, 8, 16)]
     assert found == sorted(found)
     assert (found[0], found[-1]) == (sizes[0], sizes[-1])

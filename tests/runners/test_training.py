@@ -433,7 +433,7 @@ def test_data_files_that_vanish_in_the_middle_of_an_epoch_are_not_missed(
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         shutil.rmtree(tmp_path / "csv", ignore_errors=True)
 
-    monkeypatch.setattr("graphgpt.runners.module.GraphLLMModule.on_train_batch_start", lose, raising=False)
+    monkeypatch.setattr("graphgpt.runners.module.ModelModule.on_train_batch_start", lose, raising=False)
     lost = train(*settings)
     assert not (tmp_path / "csv").exists()
     assert_same(tensors(lost.folder), tensors(whole.folder))

@@ -1,0 +1,181 @@
+"""A tower with a linear head: the graph neural network that a graph language model has to be compared with."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graphgpt.errors import GraphGPTError
+from graphgpt.models.llm import LLMConfig
+from graphgpt.models.model import Model
+from graphgpt.models.tower import Tower, load_tower, tower_problems
+from graphgpt.prompts.batch import CollateInputs
+from graphgpt.prompts.instruction import Instruction, ModalityInput
+from graphgpt.registry import MODELS, TOWERS
+from graphgpt.schema import Registered, configclass
+from graphgpt.task import Prediction, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question without its words.
+
+    Args:
+        id: The instruction's.
+        inputs: One, or two for a question about a pair.
+        truth: Index of the right answer.
+    """
+
+    id: str
+    inputs: tuple[ModalityInput, ...]
+    truth: int
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(item.num_tokens for item in self.inputs)
+
+
+@dataclass(kw_only=True)
+class Questions:
+    """Questions to be answered together.
+
+    Args:
+        ids: Names of the samples.
+        inputs: What the tower takes: all inputs, question by question.
+        first: Place of each input's first token among all tokens, shape ``[b, k]``, int64; k is 1, or 2 for pairs.
+        truth: Right answers, shape ``[b]``, int64.
+        num_tokens: Of all inputs.
+    """
+
+    ids: tuple[str, ...]
+    inputs: Any
+    first: Tensor
+    truth: Tensor
+    num_tokens: int
+
+    def to(self, device: Any) -> "Questions":
+        """The same on another device."""
+        return replace(self, inputs=self.inputs.to(device), first=self.first.to(device), truth=self.truth.to(device))
+
+
+@dataclass(frozen=True)
+class QuestionReader:
+    """Takes the inputs and the right answer out of instructions."""
+
+    collate_inputs: CollateInputs
+
+    def read(self, instructions: Sequence[Instruction]) -> list[Question]:
+        found = []
+        for instruction in instructions:
+            if not instruction.inputs or instruction.truth is None:
+                raise GraphGPTError(f"Sample '{instruction.id}' has no graph or no class to choose, and model.name=gnn reads nothing else.")
+            found.append(Question(id=instruction.id, inputs=instruction.inputs, truth=instruction.truth))
+        return found
+
+    def collate(self, examples: Sequence[Question]) -> Questions:
+        inputs = [item for example in examples for item in example.inputs]
+        sizes = torch.tensor([item.num_tokens for item in inputs])
+        return Questions(
+            ids=tuple(example.id for example in examples),
+            inputs=self.collate_inputs(inputs),
+            first=(sizes.cumsum(0) - sizes).view(len(examples), -1),
+            truth=torch.tensor([example.truth for example in examples]),
+            num_tokens=int(sizes.sum()),
+        )
+
+
+@MODELS.register("gnn")
+class GNN(Model):
+    """Logits of the candidates, linear in the tower's state of the centre; of a pair, in both states and their product.
+
+    It reads the same samples as a language model, without their words. The product lets a linear head tell like from unlike
+    (the Hadamard operator of node2vec, arXiv:1607.00653, table 1). With a frozen tower it is a linear probe.
+
+    Args:
+        config: This class's ``Config``.
+        input_dim: Width of the raw inputs' features.
+        inputs: How many inputs a question has: 1 or 2.
+        outputs: How many candidates.
+    """
+
+    @configclass
+    class Config:
+        name: str
+        """Name of a registered model."""
+        tower: Annotated[Any, Registered(TOWERS, "model.tower")]
+        """What encodes the inputs."""
+        llm: LLMConfig
+        """The language model whose embeddings a text encoder may read; the model itself has none."""
+
+    parts = ("tower", "head")
+    title = "Graph neural network"
+    reads_words = False
+
+    @staticmethod
+    def problems(config: Any) -> list[str]:
+        """What is wrong with the tower's weights."""
+        return tower_problems(config.tower) if config.tower is not None else []
+
+    @classmethod
+    def build(cls, config: Any, task: Task) -> "GNN":
+        if task.candidates is None:
+            raise GraphGPTError(f"task.name: '{task.config.name}' has no candidates for model.name={config.name} to choose from.")
+        return cls(config, task.input_dim, task.num_graphs, len(task.candidates))
+
+    def __init__(self, config: Any, input_dim: int, inputs: int, outputs: int) -> None:
+        super().__init__(config)
+        self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
+        if config.tower.init_from is not None:
+            load_tower(self.tower, config.tower.init_from)
+        self.head = nn.Linear(self.tower.output_dim * (2 * inputs - 1), outputs)
+
+    def train(self, mode: bool = True) -> "GNN":
+        """Training mode; a frozen tower stays in eval mode, without dropout."""
+        super().train(mode)
+        self.tower.train(mode and self.config.tower.train)
+        return self
+
+    def reader(self) -> QuestionReader:
+        return QuestionReader(self.tower.collate)
+
+    def forward(self, batch: Questions) -> Tensor:
+        """Logits, shape ``[b, candidates]``, float32."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tower.train):
+            states = self.tower(batch.inputs)
+        centres = states[batch.first.flatten()].view(*batch.first.shape, -1)
+        if centres.shape[1] > 1:
+            centres = torch.cat([centres, centres.prod(dim=1, keepdim=True)], dim=1)
+        logits: Tensor = self.head(centres.flatten(1).to(self.head.weight.dtype))
+        return logits.float()
+
+    def losses(self, batch: Questions) -> Tensor:
+        """Cross-entropy of each sample, shape ``[b]``, float32, in the order of ``batch.ids``."""
+        return functional.cross_entropy(self.forward(batch), batch.truth, reduction="none")
+
+    def validate(self, batch: Questions) -> dict[str, Tensor]:
+        """``loss`` and ``accuracy`` of each sample, shape ``[b]``."""
+        logits = self.forward(batch)
+        return {
+            "loss": functional.cross_entropy(logits, batch.truth, reduction="none"),
+            "accuracy": (logits.argmax(dim=1) == batch.truth).float(),
+        }
+
+    def predictions(self, task: Task, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+        """Log-probabilities of the candidates."""
+        reader = self.reader()
+        for first in range(0, len(instructions), config.batch_size):
+            asked = instructions[first : first + config.batch_size]
+            with torch.inference_mode():
+                batch = reader.collate(reader.read(asked)).to(self.device)
+                scores = self.forward(batch).log_softmax(dim=1).tolist()
+            for instruction, row in zip(asked, scores, strict=True):
+                yield Prediction(
+                    id=instruction.id,
+                    prompt_tokens=sum(item.num_tokens for item in instruction.inputs),
+                    truth=instruction.truth,
+                    scores=row,
+                    expected=instruction.messages[-1].content,
+                )

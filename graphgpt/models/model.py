@@ -1,0 +1,148 @@
+"""What a runner trains and an evaluation asks, whatever it is made of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from graphgpt.errors import GraphGPTError
+from graphgpt.prompts.instruction import Instruction
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from graphgpt.task import Prediction, Task
+
+
+class Example(Protocol):
+    """What a model reads of one sample."""
+
+    @property
+    def id(self) -> str:
+        """Names the sample."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """What it costs, in the model's own units: samples of like cost go through together."""
+        ...
+
+
+class Batch(Protocol):
+    """Examples that go through a model together."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the samples."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """What it costs, in the units of ``Example.num_tokens``."""
+        ...
+
+    def to(self, device: Any) -> Any:
+        """The same batch on another device."""
+        ...
+
+
+class Reader(Protocol):
+    """Turns samples into batches. Light: every process that prepares data gets a copy."""
+
+    def read(self, instructions: Sequence[Instruction]) -> list[Any]:
+        """An :class:`Example` of each."""
+        ...
+
+    def collate(self, examples: Sequence[Any]) -> Any:
+        """One :class:`Batch` of them."""
+        ...
+
+
+class Model(nn.Module, ABC):
+    """Base of all models; register subclasses with ``@MODELS.register(name)``.
+
+    Args:
+        config: The class's ``Config``.
+    """
+
+    Config: ClassVar[type]
+    parts: ClassVar[tuple[str, ...]]
+    """Attributes that are modules of its own, in a checkpoint a file each."""
+    rates: ClassVar[Mapping[str, str]] = {}
+    """Which of ``runner.lr`` a part learns with, where it is not the one of its name; ``other`` where neither is there."""
+    title: ClassVar[str] = "This model"
+    """What tables of results call it."""
+    reads_words: ClassVar[bool] = True
+    """Whether it reads a question's words, or its inputs alone."""
+    in_one_pass: ClassVar[bool] = False
+    """Whether the loss of a sample depends on the others of its step, so that a process takes its share in one pass."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def task_problems(cls, config: Any, task: Any) -> list[str]:
+        """What keeps a model from learning a task, seen from both ``Config`` s, one sentence each."""
+        return []
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, task: "Task") -> "Self":
+        """A model for a task's data.
+
+        Raises:
+            GraphGPTError: it cannot learn the task.
+        """
+
+    @abstractmethod
+    def reader(self) -> Reader:
+        """How it reads samples."""
+
+    @abstractmethod
+    def losses(self, batch: Any) -> Tensor:
+        """Loss of each sample, shape ``[b]``, float32, in the order of ``batch.ids``."""
+
+    def validate(self, batch: Any) -> dict[str, Tensor]:
+        """What is to be known of each validation sample, tensors whose first dimension is ``b``; ``loss`` is among it."""
+        return {"loss": self.losses(batch)}
+
+    def summarize(self, found: Mapping[str, Tensor]) -> dict[str, float]:
+        """Validation metrics of what :meth:`validate` found of all samples of the set, over all processes."""
+        return {name: float(values.float().mean()) for name, values in found.items()}
+
+    def predictions(self, task: "Task", instructions: Sequence[Instruction], config: Any) -> "Iterator[Prediction]":
+        """The answer to every question, in their order.
+
+        Args:
+            task: What is asked.
+            instructions: The questions.
+            config: The ``EvaluationConfig``.
+
+        Raises:
+            GraphGPTError: the model answers no questions.
+        """
+        raise GraphGPTError(f"A '{self.config.name}' answers no questions: what there is to know of it is in report.html of its run.")
+
+    @staticmethod
+    def facts(config: Any) -> dict[str, str]:
+        """What a model of this ``Config`` is made of, for reports."""
+        return {"Model": config.name, "Tower": config.tower.name}
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """What its weights stand on without being part of a checkpoint: kept in the manifest and compared when one is loaded."""
+        return {}
+
+    @property
+    def device(self) -> Any:
+        return next(self.parameters()).device
+
+    def trainable_state(self) -> dict[str, nn.Parameter]:
+        """All parameters that training may move, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def loss(self, batch: Any) -> Tensor:
+        """Mean of :meth:`losses`: a scalar."""
+        return self.losses(batch).mean()
