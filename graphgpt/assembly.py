@@ -1,5 +1,6 @@
 """From a configuration to the objects that it names."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from graphgpt.errors import ConfigError
 from graphgpt.files import fingerprint
 from graphgpt.graphs import store
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.graphs.text_encoder import EmbeddingSource
-from graphgpt.models.llm import load_embeddings
+from graphgpt.graphs.text_encoder import LanguageModelSource
+from graphgpt.models.llm import load_llm, load_tokenizer
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS
 from graphgpt.task import Task
 
@@ -32,13 +33,20 @@ def build_task(experiment: Any) -> Task:
     return task
 
 
-def open_dataset(dataset: Any, llm: Any) -> TextAttributedGraph:
-    """The graph of a dataset's config, with features; a text encoder may read the embeddings of the language model ``llm`` (its config).
+def open_dataset(dataset: Any, llm: Any, text_encoder: Any = None) -> TextAttributedGraph:
+    """The graph of a dataset's config, with features.
+
+    Args:
+        dataset: The config.
+        llm: Config of the language model that a text encoder may read.
+        text_encoder: Config of one whose features are wanted, whatever others the graph has; None takes its own or those of ``dataset``.
 
     Raises:
         DataError: the data cannot be used.
     """
-    graph = store.open_graph(DATASETS.build(dataset), TEXT_ENCODERS.build(dataset.text_encoder), *_embeddings(llm))
+    graph = store.open_graph(DATASETS.build(dataset), TEXT_ENCODERS.build(dataset.text_encoder), *_source(llm))
+    if text_encoder is not None:
+        return encode_texts(dataclasses.replace(graph, x=None), text_encoder, llm)
     nodes, edges = f"{graph.num_nodes:,}", f"{graph.num_edges:,}"
     log.info("Graph %s: %s nodes, %s edges, %d classes.", graph.card["name"], nodes, edges, len(graph.class_names))
     return graph
@@ -46,17 +54,17 @@ def open_dataset(dataset: Any, llm: Any) -> TextAttributedGraph:
 
 def encode_texts(graph: TextAttributedGraph, text_encoder: Any, llm: Any) -> TextAttributedGraph:
     """A graph with its own features, or with those that a text encoder makes; both given as configs, as in :func:`open_dataset`."""
-    return store.encode_texts(graph, TEXT_ENCODERS.build(text_encoder), *_embeddings(llm))
+    return store.encode_texts(graph, TEXT_ENCODERS.build(text_encoder), *_source(llm))
 
 
-def _embeddings(llm: Any) -> tuple[EmbeddingSource, Callable[[], str]]:
-    return lambda: load_embeddings(llm), lambda: fingerprint(llm.path, llm.revision or "")
+def _source(llm: Any) -> tuple[LanguageModelSource, Callable[[], str]]:
+    return lambda: (load_tokenizer(llm), load_llm(llm)), lambda: fingerprint(llm.path, llm.revision or "")
 
 
 def build_model(experiment: Any, task: Task) -> Any:
     """The experiment's model, with the same initial weights for the same seed."""
     torch.manual_seed(experiment.seed)
-    return MODELS.build(experiment.model, input_dim=task.input_dim)
+    return MODELS.get(experiment.model.name).build(experiment.model, task)
 
 
 def build_runner(experiment: Any) -> Any:

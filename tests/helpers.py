@@ -85,6 +85,7 @@ def make_task(
 ) -> Task:
     """A task in the shipped configuration; ``overrides`` replace its fields."""
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "task" / f"{name}.yaml"), resolve=True)
+    shipped.pop("defaults", None)  # Hydra's
     cls = TASKS.get(name)
     dataset = make_dataset_config(sampler, split)
     task: Task = cls(parsed(cls.Config, shipped | overrides), graph, dataset, split_nodes(graph, dataset.split))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from graphgpt.schema import configclass
 
-#: Tokenizer and input embedding matrix ``[vocabulary, d]`` of the language model; called only by encoders that need them.
-EmbeddingSource = Callable[[], tuple[Any, Tensor]]
+#: Tokenizer and frozen language model, as transformers has them; called only by encoders that need them.
+LanguageModelSource = Callable[[], tuple[Any, Any]]
 
 
 @configclass
@@ -25,7 +25,7 @@ class TextEncoder(ABC):
     """Base of all text encoders; register subclasses with ``@TEXT_ENCODERS.register(name)``."""
 
     Config: ClassVar[type[TextEncoderConfig]] = TextEncoderConfig
-    reads_embeddings: ClassVar[bool] = False
+    reads_llm: ClassVar[bool] = False
     """Whether the features depend on the language model, and so must be made again for another one."""
     fitted: ClassVar[bool] = False
     """Whether the features depend on the other texts of the graph, and so mean something else in another graph."""
@@ -34,7 +34,7 @@ class TextEncoder(ABC):
         self.config = config
 
     @abstractmethod
-    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
+    def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:
         """Turn n texts into features ``[n, d]``, float32. Sees texts only, never labels or splits."""
 
 

@@ -125,11 +125,6 @@ def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) 
     return model.requires_grad_(False).eval()
 
 
-def load_embeddings(config: LLMConfig) -> tuple[Any, Tensor]:
-    """Tokenizer and input embedding matrix ``[vocabulary, d]``."""
-    return load_tokenizer(config), load_llm(config).get_input_embeddings().weight.detach()
-
-
 def llm_fingerprint(model: Any) -> str:
     """Identifies a model's weights by shape and 16 values of every tensor, rounded to bfloat16, so that it holds for any dtype."""
     return fingerprint_of_samples({name: sample_tensor(tensor) for name, tensor in model.state_dict().items()})

@@ -1,5 +1,7 @@
 """Text encoders: texts in, features out, the same every time."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from helpers import parsed
 from torch import Tensor
 
 from graphgpt.graphs.text_encoder import TextEncoder, standardize
-from graphgpt.models.llm import LLMConfig, load_tokenizer
+from graphgpt.models.llm import LLMConfig, load_llm, load_tokenizer
 from graphgpt.registry import TEXT_ENCODERS
 
 TEXTS = ["red blue green", "red red blue", "cat dog", "dog mouse cat horse", "green grass", "mouse", "blue sky, red sky", "horse and cat"]
@@ -19,8 +21,13 @@ def encoder(name: str, **fields: Any) -> TextEncoder:
     return built
 
 
-def no_embeddings() -> tuple[Any, Tensor]:
+def no_llm() -> tuple[Any, Tensor]:
     raise AssertionError("this encoder must not read the language model")
+
+
+def source(tokenizer: Any, matrix: Tensor) -> Callable[[], tuple[Any, Any]]:
+    """A language model of which there is no more than its embeddings."""
+    return lambda: (tokenizer, SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=matrix)))
 
 
 def cosine(x: Tensor, a: int, b: int) -> float:
@@ -28,13 +35,13 @@ def cosine(x: Tensor, a: int, b: int) -> float:
 
 
 def test_tfidf_svd_is_deterministic_and_narrow() -> None:
-    x = encoder("tfidf_svd", dim=3).encode(TEXTS, no_embeddings)
+    x = encoder("tfidf_svd", dim=3).encode(TEXTS, no_llm)
     assert x.shape == (len(TEXTS), 3) and x.dtype == torch.float32 and x.isfinite().all()
-    assert torch.equal(x, encoder("tfidf_svd", dim=3).encode(TEXTS, no_embeddings))
+    assert torch.equal(x, encoder("tfidf_svd", dim=3).encode(TEXTS, no_llm))
 
 
 def test_tfidf_svd_brings_texts_with_common_words_together() -> None:
-    x = encoder("tfidf_svd", dim=3).encode(TEXTS, no_embeddings)
+    x = encoder("tfidf_svd", dim=3).encode(TEXTS, no_llm)
     assert cosine(x, 0, 1) > 0.5 > abs(cosine(x, 0, 2))
     assert cosine(x, 2, 3) > 0.5 > abs(cosine(x, 1, 3))
 
@@ -45,25 +52,25 @@ def test_tfidf_svd_keeps_inner_products_when_wide_enough() -> None:
 
     texts = [*TEXTS, "red blue green", "cat dog"]  # Doubled texts leave the matrix a lower rank than it has rows.
     words = torch.from_numpy(TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit_transform(texts).toarray()).float()
-    x = encoder("tfidf_svd").encode(texts, no_embeddings)
+    x = encoder("tfidf_svd").encode(texts, no_llm)
     assert x.shape == (len(texts), min(words.shape) - 1)
     torch.testing.assert_close(x @ x.T, words @ words.T, atol=1e-4, rtol=1e-4)
 
 
 def test_tfidf_svd_reads_words_of_one_letter_and_any_script() -> None:
-    x = encoder("tfidf_svd", dim=2).encode(["a b", "a c", "漢字 b", "漢字 c", "é a"], no_embeddings)
+    x = encoder("tfidf_svd", dim=2).encode(["a b", "a c", "漢字 b", "漢字 c", "é a"], no_llm)
     assert x.shape == (5, 2) and x.any(dim=1).all()
 
 
 @pytest.mark.parametrize("texts", [["word"], ["word", "word"], ["one", "two"], ["word"] * 5, ["one two three"], ["word", "", "..."]])
 def test_tfidf_svd_of_very_little(texts: list[str]) -> None:
-    x = encoder("tfidf_svd").encode(texts, no_embeddings)
+    x = encoder("tfidf_svd").encode(texts, no_llm)
     assert x.ndim == 2 and len(x) == len(texts) and x.shape[1] >= 1
     assert standardize(x).isfinite().all()
 
 
 def test_tfidf_svd_vocabulary_is_limited() -> None:
-    x = encoder("tfidf_svd", max_vocabulary=3).encode(TEXTS, no_embeddings)
+    x = encoder("tfidf_svd", max_vocabulary=3).encode(TEXTS, no_llm)
     assert x.shape == (len(TEXTS), 2)
 
 
@@ -79,7 +86,7 @@ def test_llm_embedding_is_the_mean_of_the_tokens_rows() -> None:
     tokenizer = load_tokenizer(LLMConfig(path="random:tiny"))
     matrix = torch.randn(259, 6, generator=torch.Generator().manual_seed(0))
     texts = ["AB", "A", "", "é<|im_end|>", "abcdefgh"]
-    x = encoder("llm_embedding", max_tokens=5).encode(texts, lambda: (tokenizer, matrix))
+    x = encoder("llm_embedding", max_tokens=5).encode(texts, source(tokenizer, matrix))
     a, b = (tokenizer.convert_tokens_to_ids(letter) for letter in "AB")
     torch.testing.assert_close(x[0], (matrix[a] + matrix[b]) / 2)
     torch.testing.assert_close(x[1], matrix[a])
@@ -91,7 +98,19 @@ def test_llm_embedding_is_the_mean_of_the_tokens_rows() -> None:
 def test_llm_embedding_of_a_bfloat16_matrix_is_averaged_in_float32() -> None:
     tokenizer = load_tokenizer(LLMConfig(path="random:tiny"))
     matrix = torch.randn(259, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
-    x = encoder("llm_embedding").encode(["ABC"], lambda: (tokenizer, matrix))
+    x = encoder("llm_embedding").encode(["ABC"], source(tokenizer, matrix))
     ids = tokenizer("ABC", add_special_tokens=False)["input_ids"]
     torch.testing.assert_close(x[0], matrix.float()[ids].mean(dim=0))
-    assert encoder("llm_embedding").reads_embeddings and not encoder("tfidf_svd").reads_embeddings
+    assert encoder("llm_embedding").reads_llm and not encoder("tfidf_svd").reads_llm
+
+
+def test_llm_states_are_what_each_text_has_alone() -> None:
+    config = LLMConfig(path="random:tiny")
+    tokenizer, llm = load_tokenizer(config), load_llm(config)
+    texts = ["AB", "", "a much longer text than the others", "abc"]
+    x = encoder("llm_states", max_tokens=12, batch_size=3).encode(texts, lambda: (tokenizer, llm))
+    for text, row in zip(texts, x, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"][:12]
+        states = llm(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0] if ids else torch.zeros(1, x.shape[1])
+        torch.testing.assert_close(row, states.mean(dim=0), atol=1e-5, rtol=1e-4)
+    assert encoder("llm_states").reads_llm and x.dtype == torch.float32

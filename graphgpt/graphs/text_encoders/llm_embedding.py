@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, TextEncoderConfig
+from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, TextEncoderConfig
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import configclass
 
@@ -15,15 +15,16 @@ from graphgpt.schema import configclass
 class LLMEmbedding(TextEncoder):
     """Every node is the mean of its tokens' rows in the input embedding matrix; as wide as the language model."""
 
-    reads_embeddings = True
+    reads_llm = True
 
     @configclass
     class Config(TextEncoderConfig):
         max_tokens: int = Field(default=256, ge=1)
         """Tokens read per node."""
 
-    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
-        tokenizer, matrix = embeddings()
+    def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:
+        tokenizer, model = llm()
+        matrix = model.get_input_embeddings().weight
         x = torch.zeros(len(texts), matrix.shape[1])
         for i, text in enumerate(texts):
             ids = tokenizer(text, add_special_tokens=False, truncation=True, max_length=self.config.max_tokens)["input_ids"]

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, TextEncoderConfig
+from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, TextEncoderConfig
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import configclass
 
@@ -33,7 +33,7 @@ class SentenceTransformers(TextEncoder):
             ]
         return []
 
-    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
+    def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(self.config.path)

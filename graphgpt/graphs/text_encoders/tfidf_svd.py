@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from graphgpt.errors import DataError
-from graphgpt.graphs.text_encoder import EmbeddingSource, TextEncoder, TextEncoderConfig
+from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, TextEncoderConfig
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import configclass
 
@@ -27,7 +27,7 @@ class TfidfSvd(TextEncoder):
         seed: int = 0
         """Of the randomised decomposition."""
 
-    def encode(self, texts: Sequence[str], embeddings: EmbeddingSource) -> Tensor:
+    def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 

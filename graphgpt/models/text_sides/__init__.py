@@ -1,0 +1,1 @@
+"""Text sides: one file each, found by themselves."""

@@ -1,0 +1,92 @@
+"""Which text belongs to which node? Stage 0, for a tower alone: no labels are read."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from graphgpt.graphs.dataset import DatasetConfig
+from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.graphs.splits import split_nodes
+from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.registry import TASKS, TEXT_ENCODERS
+from graphgpt.schema import SPLITS, Registered, Split, configclass
+from graphgpt.task import Task, TaskConfig, generator
+
+
+@TASKS.register("grounding")
+class Grounding(Task):
+    """A node's surroundings beside its own text and those of some neighbours (GraphGPT, arXiv:2310.13023, section 3.1).
+
+    Nodes that are held out are no samples of training; as neighbours of others they are in the graph, and their texts with them.
+
+    Args:
+        config: This class's ``Config``.
+        graph: With features.
+        dataset: As for every task.
+        split: As for every task.
+        texts: An embedding of each node's text, shape ``[n, text_dim]``; None where the model reads the texts.
+    """
+
+    asks = False
+
+    @configclass
+    class Config(TaskConfig):
+        neighbors: int = Field(default=3, ge=1)
+        """Neighbours whose texts a sample has, drawn with replacement; a node without any takes its own text for theirs."""
+        text_encoder: Annotated[Any, Registered(TEXT_ENCODERS, "task.text_encoder")] | None = None
+        """What embeds the texts, once; null gives the texts themselves to the model, cut to ``max_chars``."""
+
+    def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor, texts: Tensor | None = None) -> None:
+        super().__init__(config, graph, dataset, split)
+        self.texts = texts
+
+    @classmethod
+    def build(cls, config: Any, dataset: Any, open_graph: Callable[..., TextAttributedGraph]) -> "Grounding":
+        """As for every task, but a graph without any label is split as if all of its nodes had one."""
+        graph = open_graph(dataset)
+        texts = None if config.text_encoder is None else open_graph(dataset, text_encoder=config.text_encoder).features
+        labelled = graph if bool((graph.y >= 0).any()) else replace(graph, y=torch.zeros_like(graph.y), class_names=("",))
+        return cls(config, graph, dataset, split_nodes(labelled, dataset.split), texts)
+
+    @property
+    def text_dim(self) -> int | None:
+        """Width of the embeddings of the texts, None where there are none."""
+        return None if self.texts is None else self.texts.shape[1]
+
+    def items(self, split: Split) -> Tensor:
+        """As for every task; unlabelled nodes train too, for no label is needed."""
+        if split == "train":
+            return ((self.split == SPLITS.index("train")) | (self.split == -1)).nonzero().flatten()
+        return super().items(split)
+
+    def neighbors(self, item: int, seed: int) -> Tensor:
+        """The neighbours whose texts a sample has, shape ``[config.neighbors]``, int64."""
+        all_of_them = self.graph.neighbors(item)
+        if not len(all_of_them):
+            return torch.full((self.config.neighbors,), item)
+        return all_of_them[torch.randint(len(all_of_them), (self.config.neighbors,), generator=generator(seed))]
+
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+        subgraph = self.subgraph(item, seed)
+        return Instruction(
+            id=str(self.graph.ids[item].as_py()),
+            messages=(Message("user", self.fill()), Message("assistant", self._text(item))),
+            inputs=(subgraph.input(self.graph),),
+            meta={
+                "node": item,
+                "subgraph": subgraph,
+                "text": self._read(item),
+                "around": [self._read(node) for node in self.neighbors(item, seed).tolist()],
+            },
+        )
+
+    def _read(self, node: int) -> Tensor | str:
+        """What the model's text side reads of a node: an embedding, shape ``[text_dim]``, or the text."""
+        return self._text(node) if self.texts is None else self.texts[node]
+
+    def _text(self, node: int) -> str:
+        return self.cut(f"{self.graph.title(node)}. {self.graph.body(node)}")
