@@ -26,8 +26,8 @@ class LLMEmbedding(TextEncoder):
         tokenizer, model = llm()
         matrix = model.get_input_embeddings().weight
         x = torch.zeros(len(texts), matrix.shape[1])
-        for i, text in enumerate(texts):
-            ids = tokenizer(text, add_special_tokens=False, truncation=True, max_length=self.config.max_tokens)["input_ids"]
+        tokenized = tokenizer([*texts], add_special_tokens=False, truncation=True, max_length=self.config.max_tokens)["input_ids"]
+        for i, ids in enumerate(tokenized):
             if ids:
                 x[i] = matrix[torch.tensor(ids)].float().mean(dim=0)
         return x

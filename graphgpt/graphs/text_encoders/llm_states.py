@@ -32,7 +32,7 @@ class LLMStates(TextEncoder):
         tokenizer, model = llm()
         model = model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
         x = torch.zeros(len(texts), model.config.hidden_size)
-        ids = [tokenizer(text, add_special_tokens=False, truncation=True, max_length=self.config.max_tokens)["input_ids"] for text in texts]
+        ids = tokenizer([*texts], add_special_tokens=False, truncation=True, max_length=self.config.max_tokens)["input_ids"]
         # Of like length together, so that little is padded.
         order = sorted((i for i, tokens in enumerate(ids) if tokens), key=lambda i: len(ids[i]))
         for first in range(0, len(order), self.config.batch_size):
