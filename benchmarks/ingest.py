@@ -77,6 +77,7 @@ def ours(folder: Path) -> Iterator[list[list[int]]]:
     from torch.utils.data import DataLoader
 
     from graphgpt.assembly import build_task
+    from graphgpt.models.graph_llm import PromptReader
     from graphgpt.prompts.processor import Processor
     from graphgpt.registry import TEMPLATES
     from graphgpt.runners.data import Examples, chunks
@@ -88,7 +89,8 @@ def ours(folder: Path) -> Iterator[list[list[int]]]:
     yield []  # all that does not depend on the records is there
     os.environ["GRAPHGPT_CACHE"] = str(folder / "cache")
     task = build_task(experiment)
-    examples = Examples(task, Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), 1 << 20), seed=0, training=True)
+    processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), 1 << 20)
+    examples = Examples(task, PromptReader(processor, lambda inputs: None), seed=0, training=True)  # batches are joined below
     keys = [(0, item) for item in range(len(task.split))]
     for flat, lengths in DataLoader(examples, batch_sampler=list(chunks(keys, BATCH)), collate_fn=joined, num_workers=WORKERS):
         yield [ids.tolist() for ids in flat.split(lengths)]

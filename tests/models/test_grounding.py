@@ -307,7 +307,7 @@ def test_stage_0_hands_its_tower_over(text: list[str], tmp_path: Path) -> None:
     validated = [line for line in read_metrics(first) if "val/mrr" in line]
     assert len(validated) == 2
     assert all({"val/loss", "val/recall@1", "val/recall@10"} <= line.keys() for line in validated)
-    assert "recall@10" in (first / "report.html").read_text()
+    assert "text among the first ten" in (first / "report.html").read_text()
     tower = ["model/tower=graph_transformer", f"model.tower.init_from={first}"]
     train(second, ["experiment=stage1", *base, *tower, "runner.max_steps=1", "runner.val_every=0"])
     ours, theirs = (load_file(folder / "checkpoint" / "tower.safetensors") for folder in (first, second))
