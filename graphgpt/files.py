@@ -18,6 +18,12 @@ def cache_dir() -> Path:
     return Path(os.environ.get("GRAPHGPT_CACHE") or Path(base) / "graphgpt")
 
 
+def folder_with(name: str, path: str | Path) -> Path | None:
+    """Whichever holds the file ``name``: the folder ``path`` or, if that is a run folder, its checkpoint; None where neither does."""
+    folder = Path(path).expanduser()
+    return next((candidate for candidate in (folder, folder / "checkpoint") if (candidate / name).is_file()), None)
+
+
 def fingerprint(*parts: Any) -> str:
     """Sixteen hexadecimal digits that identify ``parts``: bytes and strings as they are, anything else as sorted JSON."""
     return fingerprint_of(parts)

@@ -91,6 +91,8 @@ class Task(ABC):
     """How many subgraphs an item has, and so how often ``<graph>`` stands in a wording; a wording without any is text only."""
     asks: ClassVar[bool] = True
     """Whether its samples are questions with answers, or something to be learned without words."""
+    needs_labels: ClassVar[bool] = True
+    """Whether it asks for a node's label; if not, nodes without one train too."""
     main_metric: ClassVar[str] = "accuracy"
     """The metric that the report puts first."""
 
@@ -162,7 +164,10 @@ class Task(ABC):
 
     def items(self, split: Split) -> Tensor:
         """Items of a split, ascending, shape ``[k]``, int64; nodes unless the task says otherwise."""
-        return (self.split == SPLITS.index(split)).nonzero().flatten()
+        chosen = self.split == SPLITS.index(split)
+        if split == "train" and not self.needs_labels:
+            chosen |= self.split == -1
+        return chosen.nonzero().flatten()
 
     def write_split(self, folder: Path) -> None:
         """Write into ``split.csv`` which node is for what; a task whose items are no nodes has none, or writes its own."""

@@ -154,21 +154,19 @@ def passes(task: Task, config: Any, model: Any) -> Iterator[Pass]:
         model: The model's ``Config``.
     """
     variants = ["none", *(name for name in config.ablation if name != "none")]
-    if not MODELS.get(model.name).reads_words:
-        if wordy := [name for name in ("no_graph", "no_text") if name in variants]:
-            log.info("ablation: %s is left out, for model.name=%s reads no words.", " and ".join(wordy), model.name)
-        for seed in config.all_seeds:
-            yield from (Pass(variant=variant, wording=None, seed=seed) for variant in variants if variant not in wordy)
-        return
+    reads_words = MODELS.get(model.name).reads_words
+    if not reads_words and (wordy := [name for name in ("no_graph", "no_text") if name in variants]):
+        log.info("ablation: %s is left out, for model.name=%s reads no words.", " and ".join(wordy), model.name)
+        variants = [name for name in variants if name not in wordy]
     if "no_text" in variants and not _has_own_text(task, config):
         log.info("ablation: no_text is left out, for the prompts of '%s' hold no text of their own.", task.config.name)
         variants.remove("no_text")
-    if "llm" in config.baselines:
+    if reads_words and "llm" in config.baselines:
         variants.append("llm")
+    wordings = other_wordings(task) if reads_words and config.wordings == "all" else []
     for seed in config.all_seeds:
         yield from (Pass(variant=variant, wording=None, seed=seed) for variant in variants)
-        if config.wordings == "all":
-            yield from (Pass(variant="none", wording=name, seed=seed) for name in other_wordings(task))
+        yield from (Pass(variant="none", wording=name, seed=seed) for name in wordings)
 
 
 def main_pass(config: Any) -> Pass:

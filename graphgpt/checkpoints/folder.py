@@ -31,7 +31,7 @@ import yaml
 
 import graphgpt
 from graphgpt.errors import CheckpointError, first_line
-from graphgpt.files import atomic_folder, file_sha256, write_json, write_text
+from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json, write_text
 from graphgpt.models.fit import check_fit
 
 if TYPE_CHECKING:
@@ -47,10 +47,9 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
+    if (found := folder_with(MANIFEST, path)) is not None:
+        return found
     folder = Path(path).expanduser()
-    for candidate in (folder, folder / "checkpoint"):
-        if (candidate / MANIFEST).is_file():
-            return candidate
     if not folder.is_dir():
         raise CheckpointError(f"{folder} does not exist.")
     raise CheckpointError(f"{folder} holds no checkpoint: there is no {MANIFEST} in it or in {folder / 'checkpoint'}.")
@@ -138,7 +137,7 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
         config = getattr(model, part)
         theirs, ours = made_for.get(part, {}), dataclasses.asdict(config)
         if theirs.get("name") == ours.get("name"):
-            theirs = {**_defaults(config), **theirs}  # it may be older than a setting
+            theirs = _defaults(config) | theirs  # it may be older than a setting
         problems += [
             f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
             for name, value in ours.items()
@@ -149,7 +148,7 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
             f"stage1: {path} has adapters of rank {made_for['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
         )
     elif made_for["lora"]["rank"]:
-        theirs = dataclasses.asdict(type(model.lora)()) | made_for["lora"]
+        theirs = _defaults(model.lora) | made_for["lora"]
         problems += [
             f"stage1: {path} has adapters with {name}={theirs[name]!r}, but model.lora.{name}={value!r}."
             for name, value in dataclasses.asdict(model.lora).items()

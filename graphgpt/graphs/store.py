@@ -91,11 +91,11 @@ def _write_in_parts(file: Path, graph: TextAttributedGraph, encoder: TextEncoder
         if x is None:
             x = _mapped(file, (graph.num_nodes, part.shape[1]))
         x[first : first + len(part)] = part.numpy()
-    parts = [slice(first, first + CHUNK) for first in starts]
-    mean = sum(x[part].sum(axis=0, dtype=np.float64) for part in parts) / graph.num_nodes
-    scale = np.sqrt(sum(((x[part] - mean) ** 2).sum(axis=0) for part in parts) / graph.num_nodes)
-    for part in parts:
-        x[part] = (x[part] - mean) / np.where(scale > 1e-8, scale, 1)
+    slices = [slice(first, first + CHUNK) for first in starts]
+    mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in slices) / graph.num_nodes
+    scale = np.sqrt(sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in slices) / graph.num_nodes)
+    for rows in slices:
+        x[rows] = (x[rows] - mean) / np.where(scale > 1e-8, scale, 1)
     x.flush()
 
 

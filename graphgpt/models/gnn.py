@@ -13,7 +13,7 @@ from graphgpt.models.llm import LLMConfig
 from graphgpt.models.model import Model
 from graphgpt.models.tower import Tower, load_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
-from graphgpt.prompts.instruction import Instruction, ModalityInput
+from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
 from graphgpt.registry import MODELS, TOWERS
 from graphgpt.schema import Registered, configclass
 from graphgpt.task import Prediction, Task
@@ -77,13 +77,12 @@ class QuestionReader:
 
     def collate(self, examples: Sequence[Question]) -> Questions:
         inputs = [item for example in examples for item in example.inputs]
-        sizes = torch.tensor([item.num_tokens for item in inputs])
         return Questions(
             ids=tuple(example.id for example in examples),
             inputs=self.collate_inputs(inputs),
-            first=(sizes.cumsum(0) - sizes).view(len(examples), -1),
+            first=first_tokens(inputs).view(len(examples), -1),
             truth=torch.tensor([example.truth for example in examples]),
-            num_tokens=int(sizes.sum()),
+            num_tokens=sum(example.num_tokens for example in examples),
         )
 
 

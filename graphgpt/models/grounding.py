@@ -16,7 +16,7 @@ from graphgpt.models.model import Model
 from graphgpt.models.text_side import TextReader, TextSide
 from graphgpt.models.tower import Tower, load_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
-from graphgpt.prompts.instruction import Instruction, ModalityInput
+from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
 from graphgpt.registry import MODELS, TEXT_SIDES, TOWERS
 from graphgpt.schema import Registered, configclass
 from graphgpt.task import Task
@@ -87,11 +87,11 @@ class GroundingReader:
         ]
 
     def collate(self, examples: Sequence[GroundingExample]) -> GroundingBatch:
-        sizes = torch.tensor([example.input.num_tokens for example in examples])
+        inputs = [example.input for example in examples]
         return GroundingBatch(
             ids=tuple(example.id for example in examples),
-            inputs=self.collate_inputs([example.input for example in examples]),
-            first=sizes.cumsum(0) - sizes,
+            inputs=self.collate_inputs(inputs),
+            first=first_tokens(inputs),
             texts=self.text.collate([example.texts for example in examples]),
             num_tokens=sum(example.num_tokens for example in examples),
         )

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from graphgpt.errors import CheckpointError, first_line
+from graphgpt.files import folder_with
 from graphgpt.graphs.subgraph import Pool
 from graphgpt.models.fit import check_fit
 from graphgpt.schema import configclass
@@ -83,10 +84,8 @@ def find_tower(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    folder = Path(path).expanduser()
-    for candidate in (folder, folder / "checkpoint"):
-        if (candidate / TOWER_CARD).is_file():
-            return candidate
+    if (found := folder_with(TOWER_CARD, path)) is not None:
+        return found
     raise CheckpointError(
         f"{path} holds no weights of a tower: it has no {TOWER_CARD} (train.py experiment=stage0 and graphgpt weights import make one)."
     )

@@ -1,7 +1,11 @@
 """What a task asks: chat messages in which placeholders stand for modality inputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
 
 Role = Literal["system", "user", "assistant"]
 
@@ -13,6 +17,12 @@ class ModalityInput(Protocol):
     def num_tokens(self) -> int:
         """How many tokens it takes in the prompt."""
         ...
+
+
+def first_tokens(inputs: Sequence[ModalityInput]) -> Tensor:
+    """Place of each input's first token among the tokens of all, shape ``[len(inputs)]``, int64."""
+    sizes = torch.tensor([item.num_tokens for item in inputs])
+    return sizes.cumsum(0) - sizes
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
-from graphgpt.schema import SPLITS, Split, configclass
+from graphgpt.schema import configclass
 from graphgpt.task import Prediction, Task, TaskConfig, generator
 
 ANSWER = "Based on the given graph tokens and the list of {node} titles, we obtain the matching of graph tokens and {node}s as follows: "
@@ -19,6 +18,7 @@ class GraphMatching(Task):
     """Put a shuffled list of titles into the order of the graph tokens (GraphGPT, arXiv:2310.13023, section 3.2)."""
 
     words = ("titles",)
+    needs_labels = False
 
     @configclass
     class Config(TaskConfig):
@@ -31,12 +31,6 @@ class GraphMatching(Task):
         if problems or (layout := dataset.sampler.layout) == "sampled":
             return problems
         return [f"dataset.sampler.layout: 'graph_matching' names the node of every token, which '{layout}' has not; use 'sampled'."]
-
-    def items(self, split: Split) -> Tensor:
-        """As for every task; unlabelled nodes train too, for no label is needed."""
-        if split == "train":
-            return ((self.split == SPLITS.index("train")) | (self.split == -1)).nonzero().flatten()
-        return super().items(split)
 
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         subgraph = self.subgraph(item, seed)

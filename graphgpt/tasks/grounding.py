@@ -13,7 +13,7 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS, TEXT_ENCODERS
-from graphgpt.schema import SPLITS, Registered, Split, configclass
+from graphgpt.schema import Registered, configclass
 from graphgpt.task import Task, TaskConfig, generator
 
 
@@ -32,6 +32,7 @@ class Grounding(Task):
     """
 
     asks = False
+    needs_labels = False
 
     @configclass
     class Config(TaskConfig):
@@ -56,12 +57,6 @@ class Grounding(Task):
     def text_dim(self) -> int | None:
         """Width of the embeddings of the texts, None where there are none."""
         return None if self.texts is None else self.texts.shape[1]
-
-    def items(self, split: Split) -> Tensor:
-        """As for every task; unlabelled nodes train too, for no label is needed."""
-        if split == "train":
-            return ((self.split == SPLITS.index("train")) | (self.split == -1)).nonzero().flatten()
-        return super().items(split)
 
     def neighbors(self, item: int, seed: int) -> Tensor:
         """The neighbours whose texts a sample has, shape ``[config.neighbors]``, int64."""

@@ -1,10 +1,8 @@
 """What does the node at the centre say? Self-supervised: no labels are read."""
 
-from torch import Tensor
-
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
-from graphgpt.schema import SPLITS, Split, configclass
+from graphgpt.schema import configclass
 from graphgpt.task import Prediction, Task, TaskConfig
 
 
@@ -13,16 +11,11 @@ class NodeDescription(Task):
     """Describe the centre node from its graph tokens alone (LLaGA, arXiv:2402.08170, section 3.3)."""
 
     main_metric = "rouge_l"
+    needs_labels = False
 
     @configclass
     class Config(TaskConfig):
         pass
-
-    def items(self, split: Split) -> Tensor:
-        """As for every task; unlabelled nodes train too, for no label is needed."""
-        if split == "train":
-            return ((self.split == SPLITS.index("train")) | (self.split == -1)).nonzero().flatten()
-        return super().items(split)
 
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         subgraph = self.subgraph(item, seed)

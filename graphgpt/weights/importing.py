@@ -15,11 +15,11 @@ from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import write_checkpoint
 from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line
 from graphgpt.errors import CheckpointError, GraphGPTError, nearest
-from graphgpt.files import atomic_folder, file_sha256, write_json
+from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json
 from graphgpt.models.fit import check_fit
 from graphgpt.models.layered_tower import LayeredTower
 from graphgpt.models.llm import load_config
-from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
+from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
 from graphgpt.registry import TOWERS
 from graphgpt.schema import flat, parse
 from graphgpt.tensor_files import TensorFiles, read_json
@@ -245,8 +245,7 @@ def _choose_tower(source: TensorFiles, layout: Layout, tower: str | None, say: C
             f"{source.path} has no tower. Name its weights: --tower FOLDER, such as the released clip_gt_arxiv_pub; "
             f"or a tower without weights: --tower {', '.join(known)}."
         )
-    with contextlib.suppress(CheckpointError):
-        folder = find_tower(tower)
+    if (folder := folder_with(TOWER_CARD, tower)) is not None:
         files, card = TensorFiles(folder / TOWER_TENSORS), tower_card(folder)
         return TowerWeights(card["tower"], files.read(files.specs), card["input_dim"])
     if Path(tower).expanduser().exists():

@@ -10,9 +10,8 @@ from rich.table import Table
 
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
-from graphgpt.errors import CheckpointError
-from graphgpt.files import file_sha256
-from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
+from graphgpt.files import file_sha256, folder_with
+from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
 from graphgpt.registry import TASKS
 from graphgpt.tensor_files import TensorFiles
 
@@ -60,10 +59,8 @@ def lineage(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         if imported := manifest.get("imported"):
             yield f"{before}{imported['kind']}, imported from {imported['path']} (sha256 {imported['sha256'][:16]})"
         if weights := manifest["model"]["tower"].get("init_from"):
-            try:
-                yield from (before + line for line in _tower(find_tower(weights)))
-            except CheckpointError:
-                yield f"{before}tower  {weights}  (not there any more)"
+            there = folder_with(TOWER_CARD, weights)
+            yield from (before + line for line in _tower(there)) if there else [f"{before}tower  {weights}  (not there any more)"]
         if not (parent := manifest.get("parent")):
             return
         path = Path(parent["path"])
