@@ -92,7 +92,7 @@ def network_scores(network: Baseline, graph: TextAttributedGraph, train: Tensor,
         warnings.simplefilter("ignore", UserWarning)
         edges = torch.sparse_csr_tensor(graph.rowptr, graph.col, torch.ones(len(graph.col)), size=(graph.num_nodes, graph.num_nodes))
     # Rows of one length: a few nodes with large features would otherwise lead the training.
-    x = functional.normalize(graph.features, dim=1) * graph.features.shape[1] ** 0.5
+    x = functional.normalize(graph.features.float(), dim=1) * graph.features.shape[1] ** 0.5
     width, classes = 64, len(graph.class_names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -137,7 +137,7 @@ def smoothed(graph: TextAttributedGraph, hops: int) -> Tensor:
     """The graph's features averaged over neighbours ``hops`` times, with no sampling, shape ``[n, d]``."""
     row = torch.repeat_interleave(torch.arange(graph.num_nodes), graph.rowptr.diff())
     tower = SGC(SGC.Config(name="sgc", hops=hops, keep_all=False), graph.features.shape[1])
-    return tower.encode(graph.features, torch.stack([row, graph.col]))
+    return tower.encode(graph.features.float(), torch.stack([row, graph.col]))
 
 
 def _fit(x: np.ndarray, labels: np.ndarray, x_test: np.ndarray, classes: int, seed: int) -> np.ndarray:

@@ -37,7 +37,8 @@ class TextAttributedGraph:
         bodies: Longer texts, may be empty, length n.
         class_names: Names of the classes that ``y`` counts.
         card: Where the graph came from: name, fingerprint, counts, warnings, what the builder adds.
-        x: Node features, shape ``[n, d]``, float32, finite; None where a text encoder is still to make them.
+        x: Node features, shape ``[n, d]``, float32 (float16 if made of the texts of a large graph), finite; None where a text encoder
+            is still to make them.
         split: Split given with the data, shape ``[n]``, int8: index into ``SPLITS``, -1 for none; None when the data has none.
     """
 

@@ -5,12 +5,11 @@ import functools
 import json
 import logging
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 
 from graphgpt.errors import DataError
@@ -21,7 +20,7 @@ from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, stand
 
 log = logging.getLogger(__name__)
 
-#: Texts of a larger graph are encoded so many at a time, where the encoder need not see them all.
+#: Texts of a larger graph are encoded so many at a time, where the encoder need not see them all, and kept in 16 bits.
 CHUNK = 2**16
 
 
@@ -74,37 +73,35 @@ def _texts(graph: TextAttributedGraph, first: int, count: int) -> list[str]:
 
 
 def _write_in_parts(file: Path, graph: TextAttributedGraph, encoder: TextEncoder, llm: LanguageModelSource) -> None:
-    """Standardised features of all nodes, of which only a part is in memory at a time; the file is what they are put together in.
+    """Standardised features of all nodes in 16 bits, of which only a part is in memory at a time.
 
     Raises:
         DataError: a feature is not finite.
     """
-    starts = range(0, graph.num_nodes, CHUNK)
-    x: Any = None
-    for first in starts:
-        texts = _texts(graph, first, CHUNK)
-        part = encoder.encode(texts, llm)
-        if not bool(torch.isfinite(part).all()):
-            raise DataError(
-                f"The text encoder '{encoder.config.name}' made features that are not finite of nodes {first} to {first + len(texts) - 1}."
-            )
-        if x is None:
-            x = _mapped(file, (graph.num_nodes, part.shape[1]))
-        x[first : first + len(part)] = part.numpy()
-    slices = [slice(first, first + CHUNK) for first in starts]
-    mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in slices) / graph.num_nodes
-    scale = np.sqrt(sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in slices) / graph.num_nodes)
-    for rows in slices:
-        x[rows] = (x[rows] - mean) / np.where(scale > 1e-8, scale, 1)
-    x.flush()
+    from sklearn.preprocessing import StandardScaler  # takes a second, which only a graph's first time should
+
+    scaler = StandardScaler()
+    # Not yet standardised, they might not fit into 16 bits.
+    with tempfile.TemporaryFile(dir=file.parent) as raw:
+        for first in range(0, graph.num_nodes, CHUNK):
+            part = encoder.encode(_texts(graph, first, CHUNK), llm).numpy()
+            if not np.isfinite(part).all():
+                last = first + len(part) - 1
+                raise DataError(f"The text encoder '{encoder.config.name}' made features that are not finite of nodes {first} to {last}.")
+            scaler.partial_fit(part)
+            raw.write(part.tobytes())
+        raw.seek(0)
+        shape = (graph.num_nodes, scaler.n_features_in_)
+        with file.open("wb") as sink:
+            sink.write(_header(shape))
+            for first in range(0, graph.num_nodes, CHUNK):
+                rows = min(CHUNK, graph.num_nodes - first)
+                part = np.frombuffer(raw.read(rows * shape[1] * part.itemsize), part.dtype).reshape(rows, shape[1])
+                sink.write(scaler.transform(part).astype("<f2").tobytes())
 
 
-def _mapped(file: Path, shape: tuple[int, int]) -> Any:
-    """The one tensor ``x``, float32, of a new safetensors file, to be written into."""
-    size = 4 * math.prod(shape)
-    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": (0, size)}}).encode()
+def _header(shape: tuple[int, int]) -> bytes:
+    """Beginning of a safetensors file with one tensor ``x``, float16, whose numbers follow it."""
+    header = json.dumps({"x": {"dtype": "F16", "shape": shape, "data_offsets": (0, 2 * math.prod(shape))}}).encode()
     header += b" " * (-len(header) % 8)
-    with file.open("wb") as sink:
-        sink.write(len(header).to_bytes(8, "little") + header)
-        sink.truncate(8 + len(header) + size)
-    return np.memmap(file, dtype="<f4", mode="r+", offset=8 + len(header), shape=shape)
+    return len(header).to_bytes(8, "little") + header

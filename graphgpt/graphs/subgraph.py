@@ -54,7 +54,7 @@ class Subgraph:
 
     def input(self, graph: TextAttributedGraph) -> "GraphInput":
         """The subgraph as a tower reads it."""
-        return GraphInput(x=graph.features[self.nodes], edge_index=self.edge_index, num_tokens=self.num_tokens, pool=self.pool)
+        return GraphInput(x=graph.features[self.nodes].float(), edge_index=self.edge_index, num_tokens=self.num_tokens, pool=self.pool)
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,15 @@ def test_a_large_graph_is_encoded_in_parts(cache: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "CHUNK", 16)
     encoder, fitted = lengths("parts"), lengths("fitted")
     fitted.fitted = True
-    for each, runs in ((encoder, 4), (fitted, 1)):
-        torch.testing.assert_close(open_graph(Toy(), each, no_llm).features, whole)
-        assert each.runs == runs
+    in_parts = open_graph(Toy(), encoder, no_llm).features
+    assert encoder.runs == 4 and in_parts.dtype == torch.float16
+    torch.testing.assert_close(in_parts, whole.half())
+    assert torch.equal(open_graph(Toy(), fitted, no_llm).features, whole) and fitted.runs == 1
     assert torch.equal(open_graph(Toy(), encoder, no_llm).features, open_graph(Toy(), lengths("parts"), no_llm).features)
+    large = lengths("large")
+    monkeypatch.setattr(large, "encode", lambda texts, llm: torch.tensor([[1e6 * len(text), 3.0] for text in texts]))
+    found = open_graph(Toy(), large, no_llm).features  # too large for 16 bits until they are standardised
+    torch.testing.assert_close(found, torch.stack([whole[:, 0], torch.zeros(len(whole))], dim=1).half())
     bad = lengths("bad")
     monkeypatch.setattr(bad, "encode", lambda texts, llm: torch.full((len(texts), 2), float("nan")))
     with pytest.raises(DataError, match=r"^The text encoder 'bad' made features that are not finite of nodes 0 to 15\.$"):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -144,3 +145,6 @@ def test_input_holds_the_features_of_all_nodes(graph: TextAttributedGraph) -> No
     assert torch.equal(item.x, graph.features[subgraph.nodes]) and len(item.x) == 5
     assert torch.equal(item.edge_index, subgraph.edge_index)
     assert item.num_tokens == 2
+    halved = subgraph.input(replace(graph, x=graph.features.half()))  # as large graphs keep them
+    assert halved.x.dtype == torch.float32
+    torch.testing.assert_close(halved.x, item.x, rtol=1e-3, atol=1e-3)

@@ -9,6 +9,7 @@ import torch
 from helpers import parsed
 from torch import Tensor
 
+from graphgpt.errors import DataError
 from graphgpt.graphs.text_encoder import TextEncoder, standardize
 from graphgpt.models.llm import LLMConfig, load_llm, load_tokenizer
 from graphgpt.registry import TEXT_ENCODERS
@@ -72,6 +73,18 @@ def test_tfidf_svd_of_very_little(texts: list[str]) -> None:
 def test_tfidf_svd_vocabulary_is_limited() -> None:
     x = encoder("tfidf_svd", max_vocabulary=3).encode(TEXTS, no_llm)
     assert x.shape == (len(TEXTS), 2)
+
+
+def test_tfidf_svd_without_a_word() -> None:
+    with pytest.raises(DataError, match=r"^The text encoder 'tfidf_svd' finds no word in any node's text\.$"):
+        encoder("tfidf_svd").encode(["...", ""], no_llm)
+
+
+def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cls = TEXT_ENCODERS.get("sentence_transformers")
+    sentence = "The text encoder 'sentence_transformers' needs the package sentence-transformers: pip install 'graphgpt[sentence]'."
+    assert cls.problems(cls.Config(name="sentence_transformers")) == [sentence]
 
 
 def test_standardize() -> None:

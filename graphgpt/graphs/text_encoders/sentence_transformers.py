@@ -27,10 +27,7 @@ class SentenceTransformers(TextEncoder):
     @staticmethod
     def problems(config: Any) -> list[str]:
         if importlib.util.find_spec("sentence_transformers") is None:
-            return [
-                "dataset.text_encoder.name: 'sentence_transformers' needs the package sentence-transformers: "
-                "pip install 'graphgpt[sentence]'."
-            ]
+            return ["The text encoder 'sentence_transformers' needs the package sentence-transformers: pip install 'graphgpt[sentence]'."]
         return []
 
     def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:

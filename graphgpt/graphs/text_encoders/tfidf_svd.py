@@ -32,7 +32,7 @@ class TfidfSvd(TextEncoder):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         if not any(character.isalnum() for text in texts for character in text):
-            raise DataError("dataset.text_encoder: 'tfidf_svd' finds no word in any node's text.")
+            raise DataError("The text encoder 'tfidf_svd' finds no word in any node's text.")
         words = TfidfVectorizer(sublinear_tf=True, max_features=self.config.max_vocabulary, token_pattern=r"(?u)\b\w+\b").fit_transform(
             texts
         )
