@@ -7,6 +7,7 @@ twice a second: all that is resident, pages of mapped files included, and what o
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def main() -> None:
             *(f"runner.max_steps={options.steps}", f"runner.val_every={options.steps // 3}", f"hydra.run.dir={folder}/run"),
         ]
         found: list[tuple[int, int, int]] = []
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, env=os.environ | {"GRAPHGPT_CACHE": str(folder / "cache")}) as process:
             watched = psutil.Process(process.pid)
             while process.poll() is None:
                 try:

@@ -1,5 +1,6 @@
 """Text encoders: texts in, features out, the same every time."""
 
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +86,19 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     cls = TEXT_ENCODERS.get("sentence_transformers")
     sentence = "The text encoder 'sentence_transformers' needs the package sentence-transformers: pip install 'graphgpt[sentence]'."
     assert cls.problems(cls.Config(name="sentence_transformers")) == [sentence]
+
+
+def test_sentence_transformers_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise OSError("no such model\nand much more")
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=fail))
+    cls = TEXT_ENCODERS.get("sentence_transformers")
+    sentence = (
+        r"^The text encoder 'sentence_transformers' cannot load 'nobody/nothing': it is no local folder of one, .* \(no such model\)$"
+    )
+    with pytest.raises(DataError, match=sentence):
+        cls(cls.Config(name="sentence_transformers", path="nobody/nothing")).encode(TEXTS, no_llm)
 
 
 def test_standardize() -> None:

@@ -1,5 +1,6 @@
 """A sentence-transformers model: the extra ``sentence``."""
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from graphgpt.errors import DataError, first_line
 from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, TextEncoderConfig
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import configclass
@@ -30,9 +32,19 @@ class SentenceTransformers(TextEncoder):
             return ["The text encoder 'sentence_transformers' needs the package sentence-transformers: pip install 'graphgpt[sentence]'."]
         return []
 
-    def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:
+    @functools.cached_property
+    def model(self) -> Any:
+        """The encoder itself, loaded once however many parts of a graph it reads."""
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(self.config.path)
-        x = model.encode(list(texts), batch_size=self.config.batch_size, convert_to_numpy=True, show_progress_bar=True)
+        try:
+            return SentenceTransformer(self.config.path)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"The text encoder 'sentence_transformers' cannot load '{self.config.path}': "
+                f"it is no local folder of one, and the hub does not give it ({first_line(error)})"
+            ) from error
+
+    def encode(self, texts: Sequence[str], llm: LanguageModelSource) -> Tensor:
+        x = self.model.encode(list(texts), batch_size=self.config.batch_size, convert_to_numpy=True, show_progress_bar=True)
         return torch.from_numpy(x).float()
