@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of every stage, such as dataset=csv dataset.nodes=... dataset.edges=...")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--stage1", type=int, default=28, help="steps of four samples; default: %(default)s")
-    parser.add_argument("--stage2", type=int, default=50, help="steps of four samples; default: %(default)s")
+    parser.add_argument("--stage2", type=int, default=280, help="steps of four samples; default: %(default)s")
     parser.add_argument("--nodes", type=int, default=150, help="test nodes; default: %(default)s")
     parser.add_argument(
         "--out", type=lambda text: Path(text).absolute(), default=Path("runs/grounding").absolute(), help="folder of the runs"
