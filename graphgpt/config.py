@@ -210,10 +210,15 @@ def evaluated_experiment(config: EvaluationConfig) -> ExperimentConfig:
     """The checkpoint's experiment, on the task and the dataset that the evaluation asks for.
 
     Raises:
-        ConfigError: they do not fit together.
+        ConfigError: they do not fit together, or the task asks nothing.
     """
     asked = {key: value for key in ("dataset", "task") if (value := getattr(config, key)) is not None}
-    return read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint) | asked)
+    experiment = read_config(ExperimentConfig, checkpoint_experiment(config.checkpoint) | asked)
+    if not TASKS.get(task := experiment.task.name).asks:
+        raise ConfigError(
+            [f"checkpoint: {config.checkpoint} was trained by task.name={task}, which asks nothing; its run's report.html has its metrics."]
+        )
+    return experiment
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:

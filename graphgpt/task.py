@@ -92,7 +92,7 @@ class Task(ABC):
     asks: ClassVar[bool] = True
     """Whether its samples are questions with answers, or something to be learned without words."""
     needs_labels: ClassVar[bool] = True
-    """Whether it asks for a node's label; if not, nodes without one train too."""
+    """Whether it asks for a node's label; if not, nodes without one train too, and a graph without any will do."""
     main_metric: ClassVar[str] = "accuracy"
     """The metric that the report puts first."""
 
@@ -144,7 +144,7 @@ class Task(ABC):
             DataError: the data cannot be used.
         """
         graph = open_graph(dataset)
-        return cls(config, graph, dataset, split_nodes(graph, dataset.split))
+        return cls(config, graph, dataset, split_nodes(graph, dataset.split, needs_labels=cls.needs_labels))
 
     @property
     def input_dim(self) -> int:

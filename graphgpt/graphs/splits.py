@@ -17,8 +17,13 @@ from graphgpt.graphs.tables import Table, open_table
 from graphgpt.schema import SPLITS
 
 
-def split_nodes(graph: TextAttributedGraph, config: SplitConfig) -> Tensor:
+def split_nodes(graph: TextAttributedGraph, config: SplitConfig, *, needs_labels: bool = True) -> Tensor:
     """Assign the labelled nodes to splits.
+
+    Args:
+        graph: Whose nodes are split.
+        config: How.
+        needs_labels: Whether the others are of no use. If they are, they are split too where no node has a label.
 
     Returns:
         Index into ``SPLITS`` per node, -1 for none, shape ``[n]``, int8.
@@ -29,7 +34,9 @@ def split_nodes(graph: TextAttributedGraph, config: SplitConfig) -> Tensor:
     for problem in config.problems():
         raise DataError(problem)
     name = graph.card["name"]
-    labelled = (graph.y >= 0).numpy()
+    labelled, kind = (graph.y >= 0).numpy(), "labelled nodes"
+    if not needs_labels and not labelled.any():
+        labelled, kind = np.ones_like(labelled), "nodes"
     # RandomState's stream is frozen by numpy's policy, so a split is the same under every version.
     random = np.random.RandomState(config.seed)
     if config.name == "random":
@@ -47,7 +54,7 @@ def split_nodes(graph: TextAttributedGraph, config: SplitConfig) -> Tensor:
     split = np.where(labelled, split, np.int8(-1))
     for index, part in enumerate(SPLITS):
         if part != "val" and not (split == index).any():
-            raise DataError(f"The {part} split of the graph '{name}' is empty ({int(labelled.sum())} labelled nodes).")
+            raise DataError(f"The {part} split of the graph '{name}' is empty ({int(labelled.sum())} {kind}).")
     return torch.from_numpy(split)
 
 
@@ -61,6 +68,9 @@ def _assigned(graph: TextAttributedGraph, parts: Sequence[np.ndarray]) -> np.nda
 def _planetoid(graph: TextAttributedGraph, config: SplitConfig, random: np.random.RandomState) -> np.ndarray:
     """As many training nodes of every class, and validation and test nodes from the rest (Yang et al., arXiv:1603.08861, section 5)."""
     y = graph.y.numpy()
+    if not (y >= 0).any():
+        name = graph.card["name"]
+        raise DataError(f"dataset.split.name is 'planetoid', for nodes of every class, but the graph '{name}' has no labels; use 'random'.")
     train = []
     for label in np.unique(y[y >= 0]):
         of_class = (y == label).nonzero()[0]

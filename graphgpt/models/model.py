@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from graphgpt.errors import GraphGPTError
 from graphgpt.prompts.instruction import Instruction
 
 if TYPE_CHECKING:
@@ -119,11 +118,8 @@ class Model(nn.Module, ABC):
             task: What is asked.
             instructions: The questions.
             config: The ``EvaluationConfig``.
-
-        Raises:
-            GraphGPTError: the model answers no questions.
         """
-        raise GraphGPTError(f"A '{self.config.name}' answers no questions: what there is to know of it is in report.html of its run.")
+        raise NotImplementedError  # by a model whose task asks nothing, which is not evaluated
 
     @staticmethod
     def facts(config: Any) -> dict[str, str]:

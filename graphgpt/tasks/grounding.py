@@ -1,7 +1,6 @@
 """Which text belongs to which node? Stage 0, for a tower alone: no labels are read."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -47,11 +46,10 @@ class Grounding(Task):
 
     @classmethod
     def build(cls, config: Any, dataset: Any, open_graph: Callable[..., TextAttributedGraph]) -> "Grounding":
-        """As for every task, but a graph without any label is split as if all of its nodes had one."""
+        """As for every task, but with embeddings of the texts beside the graph's features."""
         graph = open_graph(dataset)
         texts = None if config.text_encoder is None else open_graph(dataset, text_encoder=config.text_encoder).features
-        labelled = graph if bool((graph.y >= 0).any()) else replace(graph, y=torch.zeros_like(graph.y), class_names=("",))
-        return cls(config, graph, dataset, split_nodes(labelled, dataset.split), texts)
+        return cls(config, graph, dataset, split_nodes(graph, dataset.split, needs_labels=cls.needs_labels), texts)
 
     @property
     def text_dim(self) -> int | None:

@@ -86,6 +86,17 @@ def test_an_empty_part_is_refused(labels: list[int], split: list[int] | None, co
         split_nodes(build(labels, split), SplitConfig(**config))
 
 
+def test_where_labels_are_not_needed_a_graph_without_any_is_split_whole() -> None:
+    split = split_nodes(build([-1] * 20), SplitConfig(), needs_labels=False)
+    assert torch.equal(split, split_nodes(build([0] * 20), SplitConfig()))
+    some = build([0, -1] * 10)
+    assert torch.equal(split_nodes(some, SplitConfig(), needs_labels=False), split_nodes(some, SplitConfig()))
+    with pytest.raises(DataError, match=r"^The test split of the graph 'toy' is empty \(2 nodes\)\.$"):
+        split_nodes(build([-1, -1]), SplitConfig(train=0.7, val=0.2), needs_labels=False)
+    with pytest.raises(DataError, match=r"for nodes of every class, but the graph 'toy' has no labels; use 'random'\.$"):
+        split_nodes(build([-1] * 20), SplitConfig(name="planetoid"), needs_labels=False)
+
+
 def test_no_validation_nodes_are_allowed() -> None:
     assert split_nodes(build([0, 1, 0], [0, 2, 2]), SplitConfig(name="given")).tolist() == [0, 2, 2]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, evaluated_experiment
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.models import grounding
 from graphgpt.models.grounding import FIRST_SCALE, Grounding, GroundingBatch, contrast, ranks
@@ -308,6 +308,12 @@ def test_stage_0_hands_its_tower_over(text: list[str], tmp_path: Path) -> None:
     assert len(validated) == 2
     assert all({"val/loss", "val/recall@1", "val/recall@10"} <= line.keys() for line in validated)
     assert "text among the first ten" in (first / "report.html").read_text()
+    asked = check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={first}"])
+    with pytest.raises(ConfigError) as caught:
+        evaluated_experiment(asked)
+    assert caught.value.problems == [
+        f"checkpoint: {first} was trained by task.name=grounding, which asks nothing; its run's report.html has its metrics."
+    ]
     tower = ["model/tower=graph_transformer", f"model.tower.init_from={first}"]
     train(second, ["experiment=stage1", *base, *tower, "runner.max_steps=1", "runner.val_every=0"])
     ours, theirs = (load_file(folder / "checkpoint" / "tower.safetensors") for folder in (first, second))

@@ -505,6 +505,13 @@ def test_a_graph_without_training_nodes_is_refused(train: Train, tmp_path: Path)
         train(*given)
 
 
+def test_a_graph_without_labels_trains_what_needs_none(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "nodes.csv").write_text("id,title\n" + "".join(f"n{i},T {i}\n" for i in range(20)))
+    (tmp_path / "edges.csv").write_text("source,target\nn0,n1\n")
+    done = train(f"dataset.nodes={tmp_path}/nodes.csv", f"dataset.edges={tmp_path}/edges.csv", "runner.val_every=1", "runner.val_samples=2")
+    assert [line["val/loss"] for line in done.lines if "val/loss" in line]
+
+
 def test_a_packed_validation_loss_is_that_of_single_samples(train: Train) -> None:
     steps = [*STAGE2, "runner.max_steps=1", "runner.val_every=1", "runner.val_samples=7"]
     packed, single = (train(*steps, f"runner.micro_batch_size={size}") for size in ("null", "1"))
