@@ -11,7 +11,7 @@ from torch.nn import functional
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import LLMConfig
 from graphgpt.models.model import Model
-from graphgpt.models.tower import Tower, load_tower, tower_problems
+from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
 from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
 from graphgpt.registry import MODELS, TOWERS
@@ -126,9 +126,7 @@ class GNN(Model):
 
     def __init__(self, config: Any, input_dim: int, inputs: int, outputs: int) -> None:
         super().__init__(config)
-        self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
-        if config.tower.init_from is not None:
-            load_tower(self.tower, config.tower.init_from)
+        self.tower = build_tower(config.tower, input_dim)
         self.head = nn.Linear(self.tower.output_dim * (2 * inputs - 1), outputs)
 
     def train(self, mode: bool = True) -> "GNN":
@@ -167,14 +165,14 @@ class GNN(Model):
         reader = self.reader()
         for first in range(0, len(instructions), config.batch_size):
             asked = instructions[first : first + config.batch_size]
+            questions = reader.read(asked)
             with torch.inference_mode():
-                batch = reader.collate(reader.read(asked)).to(self.device)
-                scores = self.forward(batch).log_softmax(dim=1).tolist()
-            for instruction, row in zip(asked, scores, strict=True):
+                scores = self.forward(reader.collate(questions).to(self.device)).log_softmax(dim=1).tolist()
+            for instruction, question, row in zip(asked, questions, scores, strict=True):
                 yield Prediction(
-                    id=instruction.id,
-                    prompt_tokens=sum(item.num_tokens for item in instruction.inputs),
-                    truth=instruction.truth,
+                    id=question.id,
+                    prompt_tokens=question.num_tokens,
+                    truth=question.truth,
                     scores=row,
                     expected=instruction.messages[-1].content,
                 )

@@ -19,7 +19,7 @@ from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.model import Model
 from graphgpt.models.projector import Projector
 from graphgpt.models.quantization import QuantizationConfig, follow_weights, quantization_problems
-from graphgpt.models.tower import Tower, load_tower, tower_problems
+from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import Batch, CollateInputs, common_prompt, scoring_batch, training_batch
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import PATCH, Example, Modality, Processor
@@ -128,9 +128,7 @@ class GraphLLM(Model):
         llm = load_llm(config.llm, config.quantization)
         embeddings = llm.get_input_embeddings().weight
         rms = float(embeddings.detach().float().square().mean().sqrt())
-        self.tower: Tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
-        if config.tower.init_from is not None:
-            load_tower(self.tower, config.tower.init_from)
+        self.tower = build_tower(config.tower, input_dim)
         self.projector: Projector = PROJECTORS.build(config.projector, self.tower.output_dim, embeddings.shape[1], rms)
         self.modality_tokens = ModalityTokens(embeddings.shape[1], rms, blank=config.compat.last_input_only)
         # Of the weights before they were quantized: adapters fit a base however many bits it has.

@@ -14,7 +14,7 @@ from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import LLMConfig, llm_problems
 from graphgpt.models.model import Model
 from graphgpt.models.text_side import TextReader, TextSide
-from graphgpt.models.tower import Tower, load_tower, tower_problems
+from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
 from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
 from graphgpt.registry import MODELS, TEXT_SIDES, TOWERS
@@ -220,9 +220,7 @@ class Grounding(Model):
 
     def __init__(self, config: Any, input_dim: int, text_dim: int | None) -> None:
         super().__init__(config)
-        self.tower: Tower = TOWERS.build(config.tower, input_dim)
-        if config.tower.init_from is not None:
-            load_tower(self.tower, config.tower.init_from)
+        self.tower = build_tower(config.tower, input_dim)
         self.text: TextSide = TEXT_SIDES.build(config.text, text_dim, self.tower.output_dim, config.llm)
         self.temperature = Temperature(config.compat.constant_scale)
 

@@ -15,6 +15,7 @@ from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import folder_with
 from graphgpt.graphs.subgraph import Pool
 from graphgpt.models.fit import check_fit
+from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
 
 if TYPE_CHECKING:
@@ -121,6 +122,18 @@ def tower_problems(config: TowerConfig) -> list[str]:
         for name, value in made_for.items()
         if ours.get(name) != value
     ]
+
+
+def build_tower(config: Any, input_dim: int) -> Tower:
+    """The tower of a config, with the weights that its ``init_from`` names, if any; frozen unless it says ``train``.
+
+    Raises:
+        CheckpointError: there are no such weights, or they do not fit.
+    """
+    tower: Tower = TOWERS.build(config, input_dim).requires_grad_(config.train)
+    if config.init_from is not None:
+        load_tower(tower, config.init_from)
+    return tower
 
 
 def load_tower(tower: Tower, folder: str | Path) -> None:
