@@ -186,10 +186,16 @@ def test_validation_is_of_the_whole_set_however_it_is_cut(monkeypatch: pytest.Mo
     whole = read(model, task, range(30))
     assert found["loss"] == pytest.approx(model.loss(whole).item(), rel=1e-5)
     nodes, texts, _ = model.forward(whole).detach().double().numpy()
-    place = [1 + int((texts @ node > texts[i] @ node).sum()) for i, node in enumerate(nodes)]
-    assert found["recall@1"] == pytest.approx(np.mean(np.array(place) <= 1))
-    assert found["recall@10"] == pytest.approx(np.mean(np.array(place) <= 10))
-    assert found["mrr"] == pytest.approx(np.mean(1 / np.array(place)))
+
+    def places(margin: float) -> np.ndarray:
+        """Of each node's own text, where those that are nearer by less than the margin count as farther."""
+        return np.array([1 + (np.delete(texts, i, 0) @ node > texts[i] @ node + margin).sum() for i, node in enumerate(nodes)])
+
+    # Which of two texts is nearer by the last digit depends on how the batch was cut, and on the processor.
+    best, worst = places(1e-6), places(-1e-6)
+    for name, score in {"recall@1": lambda x: x <= 1, "recall@10": lambda x: x <= 10, "mrr": lambda x: 1 / x}.items():
+        assert np.mean(score(worst)) - 1e-6 <= found[name] <= np.mean(score(best)) + 1e-6, name
+    assert np.mean(1 / best) - np.mean(1 / worst) < 0.02
     monkeypatch.setattr(grounding, "CHUNK", 4)
     chunked = model.summarize(model.validate(whole))
     assert chunked == pytest.approx(found, rel=1e-5)

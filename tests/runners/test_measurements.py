@@ -183,10 +183,12 @@ def test_a_report_of_an_unvalidated_run(data: list[str], tmp_path: Path) -> None
 
 
 def test_two_processes_log_what_one_does(data: list[str], mixture: Trained, tmp_path: Path) -> None:
-    two = ["runner/strategy=ddp", "runner.devices=2", "callbacks=ema"]
+    # Adam divides by the gradient's own size: where that is a rounding error, so is the step's direction.
+    plain = ["runner.optimizer._target_=torch.optim.SGD", "runner.lr.projector=0.1", "runner.lr.tokens=0.1", "callbacks=ema"]
+    two = ["runner/strategy=ddp", "runner.devices=2", *plain]
     folder = tmp_path / "two"
     finish(tmp_path, *data, *MIXTURE, *VALIDATED, *two, f"hydra.run.dir={folder}")
-    alone = run(tmp_path / "alone", [*data, *MIXTURE, *VALIDATED, "callbacks=ema"])
+    alone = run(tmp_path / "alone", [*data, *MIXTURE, *VALIDATED, *plain])
     lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [line["step"] for line in alone.lines]
     for line, other in zip(lines, alone.lines, strict=True):
