@@ -3,7 +3,8 @@
 from typing import Any
 
 from graphgpt.assembly import build_model, build_task
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.processor import Example
 from graphgpt.runners.data import Examples

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from graphgpt.assembly import encode_texts, open_dataset
 from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest
-from graphgpt.config import CONFIG_DIR, EvaluationConfig
+from graphgpt.config import EvaluationConfig
+from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.edge_splits import EdgeSplit, without_edges

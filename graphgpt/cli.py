@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from graphgpt.chat import add_parser as add_chat_parser
-from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line, config_groups, user_errors
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
+from graphgpt.config_files import CONFIG_DIR, config_groups
 from graphgpt.data_cli import add_parser as add_data_parser
-from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.errors import GraphGPTError, nearest, user_errors
 from graphgpt.runs_cli import add_parser as add_runs_parser
 from graphgpt.sweep_cli import add_parser as add_sweep_parser
 from graphgpt.weights_cli import add_parser as add_weights_parser

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, plain_settings, user_errors
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, plain_settings
+from graphgpt.errors import user_errors
 
 ROOT = Path(__file__).parents[1]
 

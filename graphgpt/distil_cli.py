@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from graphgpt.assembly import build_task
-    from graphgpt.config import ExperimentConfig, check_command_line
+    from graphgpt.command_line import check_command_line
+    from graphgpt.config import ExperimentConfig
     from graphgpt.distil import INTERRUPTED, RecordsFile, call_key, distil, summary
     from graphgpt.runners.progress import progress_bar
     from graphgpt.tasks.chain_of_thought import ChainOfThought

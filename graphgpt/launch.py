@@ -17,23 +17,20 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from graphgpt.checkpoints.folder import read_experiment
-from graphgpt.compatibility import machine_problems
-from graphgpt.config import (
+from graphgpt.command_line import (
     AUTO,
-    C,
     CommandLine,
-    ExperimentConfig,
     addable,
     compose_unchecked,
-    config_groups,
-    plain_settings,
     read_command_line,
     read_composed,
     read_sweeps,
     register_resolvers,
-    user_errors,
 )
-from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean
+from graphgpt.compatibility import machine_problems
+from graphgpt.config import C, ExperimentConfig, plain_settings
+from graphgpt.config_files import config_groups
+from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean, user_errors
 from graphgpt.files import write_json, write_text
 from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, objective, run_state
 from graphgpt.schema import flat

@@ -29,7 +29,8 @@ from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
-from graphgpt.config import CommandLine, ExperimentConfig, read_command_line, read_sweeps
+from graphgpt.command_line import CommandLine, read_command_line, read_sweeps
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
 from graphgpt.files import write_json, write_text
 from graphgpt.launch import SWEEP, quoted, read_sweep, share_of_processors

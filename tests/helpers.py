@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.splits import split_nodes

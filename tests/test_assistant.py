@@ -20,7 +20,8 @@ from graphgpt import GraphAssistant
 from graphgpt.assembly import build_model, build_task
 from graphgpt.assistant import Classification
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.config import EvaluationConfig, check_command_line, evaluated_experiment
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, DataError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.prompts.instruction import Instruction, Message

@@ -11,7 +11,8 @@ from helpers import csv_overrides
 
 from graphgpt.assembly import build_task
 from graphgpt.baselines import NAMES, baseline_scores, network_scores
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.task import Task
 

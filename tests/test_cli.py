@@ -11,7 +11,7 @@ import yaml
 from helpers import csv_overrides
 
 from graphgpt.cli import describe, main
-from graphgpt.config import CONFIG_DIR
+from graphgpt.config_files import CONFIG_DIR
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -132,7 +132,8 @@ def test_check_of_a_good_experiment(run: Run, good: list[str]) -> None:
 
 def test_check_counts_what_trains(run: Run, good: list[str]) -> None:
     from graphgpt.assembly import build_model, build_task
-    from graphgpt.config import ExperimentConfig, check_command_line
+    from graphgpt.command_line import check_command_line
+    from graphgpt.config import ExperimentConfig
 
     overrides = [*good, "model/tower=graph_transformer", "model/projector=mlp", "model/lora=default"]
     _, out, _ = run("check", *overrides)

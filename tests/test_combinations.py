@@ -12,7 +12,8 @@ import torch
 from helpers import csv_overrides
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.datasets.csv_files import CsvFiles
 from graphgpt.errors import ConfigError
 from graphgpt.graphs.graph import TextAttributedGraph

@@ -8,8 +8,9 @@ import torch
 from helpers import csv_overrides
 
 from graphgpt.assembly import build_runner
+from graphgpt.command_line import check_command_line
 from graphgpt.compatibility import combination_problems
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError
 
 SHARDED = ["runner/strategy=fsdp", "runner.devices=2", "runner.global_batch_size=4"]

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import write_checkpoint
-from graphgpt.config import CONFIG_DIR, ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
+from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import CheckpointError, GraphGPTError, nearest
 from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json
 from graphgpt.models.fit import check_fit

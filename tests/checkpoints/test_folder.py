@@ -22,7 +22,8 @@ from graphgpt.checkpoints.folder import (
     read_manifest,
     save_checkpoint,
 )
-from graphgpt.config import ExperimentConfig, check_command_line, read_config
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.registry import MODELS

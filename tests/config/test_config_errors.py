@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from helpers import csv_overrides
 
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, read_config
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.launch import launch
 

@@ -9,7 +9,8 @@ import torch
 from helpers import csv_overrides, make_graph
 
 from graphgpt.assembly import build_task
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.datasets.folder import Folder, FolderConfig
 from graphgpt.errors import ConfigError, DataError
 from graphgpt.files import cache_dir

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, evaluated_experiment
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.models import grounding
 from graphgpt.models.grounding import FIRST_SCALE, Grounding, GroundingBatch, contrast, ranks

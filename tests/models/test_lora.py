@@ -13,7 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM

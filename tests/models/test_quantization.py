@@ -17,7 +17,8 @@ from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.checkpoints.folder import load_checkpoint, read_manifest
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models import quantization

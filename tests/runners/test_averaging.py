@@ -10,7 +10,8 @@ from test_training import STAGE2, Trained, assert_same, run
 from torch import Tensor
 
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError
 from graphgpt.runners.averaging import MovingAverage
 from graphgpt.runs import read_metrics

@@ -19,7 +19,8 @@ from graphgpt.assembly import build_model, build_task
 from graphgpt.baselines import baseline_scores
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
 from graphgpt.cli import main
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, evaluated_experiment, read_config
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment, read_config
 from graphgpt.errors import ConfigError, DataError, GraphGPTError
 from graphgpt.gather import gather
 from graphgpt.runners.evaluation import evaluate

@@ -13,7 +13,8 @@ import yaml
 from helpers import csv_overrides
 from test_training import Trained, run
 
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.runners import targets
 from graphgpt.runners.loggers import WandbRun, as_markdown

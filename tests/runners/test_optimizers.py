@@ -11,7 +11,8 @@ from helpers import csv_overrides
 from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.runs import read_metrics
 

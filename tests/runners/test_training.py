@@ -24,7 +24,8 @@ from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.checkpoints.folder import read_history, read_manifest
-from graphgpt.config import ExperimentConfig, check_command_line, read_config
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
 from graphgpt.files import file_sha256
 from graphgpt.models.graph_llm import GraphLLM

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, evaluated_experiment
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM

@@ -30,7 +30,8 @@ from released_files import (
 )
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.config import EvaluationConfig, ExperimentConfig, check_command_line, evaluated_experiment
+from graphgpt.command_line import check_command_line
+from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.processor import IGNORE

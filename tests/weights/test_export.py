@@ -17,7 +17,8 @@ from torch import Tensor
 
 from graphgpt.checkpoints.folder import save_checkpoint
 from graphgpt.cli import main
-from graphgpt.config import ExperimentConfig, check_command_line
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.registry import MODELS
 from graphgpt.tensor_files import TensorFiles

@@ -1,0 +1,326 @@
+"""How a command line becomes a configuration: composed by Hydra, completed from runs that it names, checked as a whole."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from omegaconf import DictConfig, OmegaConf
+
+from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, read_experiment
+from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
+from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, options
+from graphgpt.errors import CheckpointError, ConfigError, first_line, nearest
+from graphgpt.schema import MISSING
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+#: The value of ``resume`` that looks for the run to go on in.
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine(Generic[C]):
+    """A command line that was checked."""
+
+    configs: list[C]
+    """One for each run that it asks for: of a sweep, one per combination of values."""
+    swept: list[str]
+    """The arguments that a sweep is written in, and what a file sweeps over."""
+    hydra: DictConfig
+    """Hydra's own settings, as the first run has them: launcher, sweeper, where a sweep goes."""
+
+
+#: Of a larger sweep not every combination is composed before it starts, but every value, beside the first ones of the other keys.
+MOST_COMBINATIONS = 64
+
+#: Hydra's plugins that we know, with the extra that installs each.
+PLUGIN_EXTRAS = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "optuna-sweeper"},
+}
+
+
+def check_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> C:
+    """Compose and check a command line's overrides as a whole; of a sweep, all of its values.
+
+    Returns:
+        The configuration; of a sweep, its first.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    return read_command_line(cls, config_name, arguments).configs[0]
+
+
+def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) -> CommandLine[C]:
+    """Compose and check a command line's overrides as a whole, before Hydra runs the program.
+
+    Hydra stops at the first choice that does not exist. Here each such choice is noted and left out, so that the report
+    names everything that is wrong.
+
+    Args:
+        cls: Schema of the root.
+        config_name: ``train`` or ``evaluate``.
+        arguments: Overrides, also with several values (``seed=0,1``, ``range(1, 4)``, ``interval(0, 1)``).
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    register_resolvers()
+    problems: list[str] = []
+    values: dict[str, list[str]] = {}
+    swept: list[str] = []
+    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+        parser, loader = OverridesParser.create(), GlobalHydra.instance().config_loader()
+
+        def read(argument: str) -> None:
+            try:
+                override = parser.parse_override(argument)
+                override.config_loader = loader  # knows what a glob finds
+                key = override.key_or_group
+                found = _swept_values(override) if override.is_sweep_override() else None
+            except HydraException as unreadable:
+                problems.append(f"'{argument}': cannot be read as key=value ({first_line(unreadable)}).")
+                return
+            if not key or (is_group(key) and found is None and not _is_choice(override.value())):
+                problems.append(f"'{argument}': cannot be read as key=value or group=option.")
+            elif "/" in key and not key.startswith("hydra/") and key not in (groups := config_groups()):
+                problems.append(f"{key}: there is no such group of configs. {nearest(key, groups)}")
+            elif found is not None and not found:
+                problems.append(f"'{argument}': gives no value at all.")
+            else:
+                element = override.get_key_element()
+                values.pop(element.lstrip("+~"), None)  # the last one counts, in its place
+                values[element.lstrip("+~")] = [addable(argument)] if found is None else [addable(f"{element}={value}") for value in found]
+                swept.extend([argument] if found is not None else [])
+
+        for argument in arguments:
+            read(argument)
+        start = [choices[0] for choices in values.values()]
+        first = _compose(config_name, start, problems)
+        for key, text in (first.hydra.sweeper.get("params") or {}).items():
+            if key not in values:  # what a file sweeps over, unless the command line says otherwise
+                read(f"{key}={text}")
+        runs = [
+            (chosen, first if chosen == start else _compose(config_name, chosen, problems)) for chosen in _combinations([*values.values()])
+        ]
+    configs = []
+    for chosen, composed in runs:
+        try:
+            configs.append(read_composed(cls, _without_hydra(composed), chosen))
+        except ConfigError as more:
+            problems += more.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return CommandLine(configs, swept, first.hydra)
+
+
+def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:
+    """What a command line's overrides make of the config files; imports nothing that the settings name.
+
+    Raises:
+        ConfigError: a choice does not exist, or Hydra cannot read an argument.
+    """
+    from hydra import initialize_config_dir
+
+    problems: list[str] = []
+    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+        composed = _compose(config_name, [*map(addable, arguments)], problems)
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return _without_hydra(composed)
+
+
+def _swept_values(override: "Override") -> list[str]:
+    """The values of a sweep, of an interval its ends, as the command line would give each alone."""
+    from hydra.core.override_parser.types import IntervalSweep
+
+    if isinstance(interval := override.value(), IntervalSweep):
+        return [str(interval.start), str(interval.end)]
+    return list(override.sweep_string_iterator())
+
+
+def read_sweeps(arguments: Sequence[str]) -> "list[Override]":
+    """Hydra's reading of arguments that sweep, also of a glob, which asks what files there are."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([*arguments])
+
+
+def _combinations(choices: list[list[str]]) -> Iterable[list[str]]:
+    if math.prod(map(len, choices)) <= MOST_COMBINATIONS:
+        yield from map(list, itertools.product(*choices))
+        return
+    base = [values[0] for values in choices]
+    yield base
+    for place, values in enumerate(choices):
+        yield from ([*base[:place], value, *base[place + 1 :]] for value in values[1:])
+
+
+def _compose(config_name: str, overrides: Sequence[str], problems: list[str]) -> DictConfig:
+    """What Hydra composes of single-valued overrides, with its own settings; a choice that does not exist is noted and left out."""
+    from hydra import compose
+    from hydra.errors import HydraException, MissingConfigException
+
+    overrides = [*overrides]
+    while True:
+        try:
+            return compose(config_name, overrides, return_hydra_config=True)
+        except MissingConfigException as error:
+            missing = error.missing_cfg_file or ""
+            place, group, name = _choice_of(missing, overrides)
+            plugins = PLUGIN_EXTRAS.get(group, {})
+            if name in plugins:
+                problems.append(f"{group}: '{name}' is not installed: pip install 'graphgpt[{plugins[name]}]'.")
+            else:
+                problems.append(f"{group}: there is no '{name}'. {nearest(name, [*options(group), *plugins])}")
+            if place is None:
+                raise ConfigError(dict.fromkeys(problems)) from error
+            others = [other for other in _choices(overrides[place]) if other != name]
+            overrides[place : place + 1] = [f"{group}=[{','.join(others)}]"] if others else []
+        except (HydraException, ValueError) as refusal:
+            raise ConfigError(dict.fromkeys([*problems, " ".join(str(refusal).split())])) from refusal
+
+
+def _choice_of(option: str, overrides: Sequence[str]) -> tuple[int | None, str, str]:
+    """Which override chooses an option such as ``model/tower/sgc`` (None: no override does), and the option as group and name."""
+    for place, override in enumerate(overrides):
+        group = override.lstrip("+~").partition("=")[0]
+        if option.startswith(f"{group}/") and option.removeprefix(f"{group}/") in _choices(override):
+            return place, group, option.removeprefix(f"{group}/")
+    group, _, name = option.rpartition("/")
+    return None, group, name
+
+
+def _choices(override: str) -> list[str]:
+    """The options that an override such as ``logger=[csv,wandb]`` chooses."""
+    return [name.strip() for name in override.partition("=")[2].strip("[]").split(",")]
+
+
+def _is_choice(value: Any) -> bool:
+    """Whether a value can choose from a group: an option, none, or a list of options where several go together."""
+    return isinstance(value, str | None) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def addable(override: str) -> str:
+    """An override of a value so that Hydra takes it even where no file spells the key; whether it exists, the schema says."""
+    key, _, value = override.partition("=")
+    if key in ("logger", "callbacks") and value == "null":
+        return f"{key}=[]"  # Hydra reads no null where several can be chosen
+    return override if key.startswith(("+", "~", "hydra.")) or is_group(key) else f"++{override}"
+
+
+def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] = ()) -> C:
+    """A typed configuration from what Hydra composed.
+
+    Args:
+        cls: Schema of the root.
+        composed: Hydra's.
+        overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them.
+    """
+    data = _plain(composed)
+    if cls is ExperimentConfig and data.get("resume") == AUTO:
+        data |= {"resume": _interrupted(data)}
+    elif cls is ExperimentConfig and data.get("resume"):
+        data = _resumed(data["resume"], overrides)
+    if cls is EvaluationConfig:
+        data = _completed(data)
+    return read_config(cls, data)
+
+
+def _completed(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings such as ``task.wording=2`` that name no task change the checkpoint's own; likewise ``dataset``."""
+    partial = {key: node for key in ("dataset", "task") if isinstance(node := data.get(key), dict) and "name" not in node}
+    if not partial or checkpoint_problems(str(data.get("checkpoint")), "checkpoint"):
+        return data
+    own = checkpoint_experiment(data["checkpoint"])
+    merged = {key: OmegaConf.to_container(OmegaConf.merge(own[key], node)) for key, node in partial.items()}
+    return data | merged
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items() if key != "hydra"}
+
+
+def _interrupted(data: dict[str, Any]) -> str | None:
+    """The newest run with exactly these settings that was stopped after its first resumable checkpoint and before its end."""
+    wanted = plain_settings(read_config(ExperimentConfig, {**data, "resume": None}))
+    for folder in sorted((Path("runs") / wanted["name"]).glob("*"), reverse=True):
+        if (folder / "checkpoint").exists() or not any((folder / "resume").glob("*.ckpt")):
+            continue
+        with contextlib.suppress(CheckpointError):
+            if read_experiment(folder / "config.yaml") == wanted:
+                return str(folder)
+    return None
+
+
+def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a run that goes on, with single values changed."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml."])
+    try:
+        settings = OmegaConf.create(read_experiment(path))
+    except CheckpointError as error:
+        raise ConfigError([f"resume: {error}"]) from error
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        key = override.key_or_group
+        if key == "resume" or key.startswith("hydra"):
+            continue
+        if is_group(key) or override.is_delete():
+            raise ConfigError(
+                [f"resume: goes on with the choices of {folder}; drop {override.input_line}. Values such as runner.threads=1 may change."]
+            )
+        OmegaConf.update(settings, key, override.value(), force_add=True)
+    data = OmegaConf.to_container(settings)
+    assert isinstance(data, dict)
+    return {**data, "resume": folder}
+
+
+def register_resolvers() -> None:
+    """The interpolations that our config files use."""
+    OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True)
+    # OmegaConf's own ??? does not override a value that is there; this does.
+    OmegaConf.register_new_resolver("graphgpt.must_be_given", lambda: MISSING, replace=True)
+
+
+def _run_dir(resume: str | None, default: str) -> str:
+    return os.environ.get("GRAPHGPT_RUN_DIR") or resume or _common(default)
+
+
+def _common(folder: str) -> str:
+    """One folder for all processes of a run, of which each has looked at the clock itself."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        # torchrun's own, at which its processes meet.
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        key = f"graphgpt/run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        if os.environ["RANK"] == "0":
+            store.set(key, folder)
+        return str(store.get(key).decode())
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        return str(Path(folder).with_name(f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 0)}"))
+    return folder
