@@ -15,6 +15,8 @@ from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_proble
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
 from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, options
 from graphgpt.errors import CheckpointError, ConfigError, first_line, nearest
+from graphgpt.files import new_folder
+from graphgpt.runs import FINISHED, run_state
 from graphgpt.schema import MISSING
 
 if TYPE_CHECKING:
@@ -285,6 +287,7 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
         settings = OmegaConf.create(read_experiment(path))
     except CheckpointError as error:
         raise ConfigError([f"resume: {error}"]) from error
+    before = OmegaConf.select(settings, "runner.max_steps")
     for override in OverridesParser.create().parse_overrides([*overrides]):
         key = override.key_or_group
         if key == "resume" or key.startswith("hydra"):
@@ -294,14 +297,35 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
                 [f"resume: goes on with the choices of {folder}; drop {override.input_line}. Values such as runner.threads=1 may change."]
             )
         OmegaConf.update(settings, key, override.value(), force_add=True)
+    if run_state(path.parent) == FINISHED:
+        _can_be_longer(path.parent, before, OmegaConf.select(settings, "runner.max_steps"))
     data = OmegaConf.to_container(settings)
     assert isinstance(data, dict)
     return {**data, "resume": folder}
 
 
+def _can_be_longer(folder: Path, before: Any, now: Any) -> None:
+    """Refuse to go on in a finished run unless more steps are asked for and there is a state to begin with.
+
+    Raises:
+        ConfigError: there is nothing to do, or nothing to go on from; its checkpoint and scores stay as they are.
+    """
+    done = f"resume: {folder} is finished, its {before} steps are trained"
+    if not (isinstance(before, int) and isinstance(now, int) and now > before):
+        raise ConfigError([f"{done}: nothing is left to do. More of them are asked for by runner.max_steps, above {before}."])
+    if not any((folder / "resume").glob("*.ckpt")):
+        raise ConfigError(
+            [
+                f"{done}, and it kept no state to go on from (runner.checkpoint.every_n_steps); "
+                f"train {now} steps in a new run instead, without resume."
+            ]
+        )
+
+
 def register_resolvers() -> None:
     """The interpolations that our config files use."""
-    OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True)
+    # Cached by the configuration that asks: what it makes is made once.
+    OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True, use_cache=True)
     # OmegaConf's own ??? does not override a value that is there; this does.
     OmegaConf.register_new_resolver("graphgpt.must_be_given", lambda: MISSING, replace=True)
 
@@ -311,7 +335,7 @@ def _run_dir(resume: str | None, default: str) -> str:
 
 
 def _common(folder: str) -> str:
-    """One folder for all processes of a run, of which each has looked at the clock itself."""
+    """A new folder, one for all processes of a run, of which each has looked at the clock itself."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -319,8 +343,8 @@ def _common(folder: str) -> str:
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
         key = f"graphgpt/run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         if os.environ["RANK"] == "0":
-            store.set(key, folder)
+            store.set(key, str(new_folder(Path(folder))))
         return str(store.get(key).decode())
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         return str(Path(folder).with_name(f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 0)}"))
-    return folder
+    return str(new_folder(Path(folder)))

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,17 @@ def cache_dir() -> Path:
     """``$GRAPHGPT_CACHE``, else ``graphgpt`` in the user's cache folder. Everything in it can be made again."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("GRAPHGPT_CACHE") or Path(base) / "graphgpt")
+
+
+def new_folder(folder: Path) -> Path:
+    """Make a folder that nobody else has: of this name or, where that is there already, with ``-2``, ``-3``, ... behind it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        made = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            made.mkdir()
+            break
+    return made
 
 
 def folder_with(name: str, path: str | Path) -> Path | None:

@@ -31,8 +31,8 @@ from graphgpt.compatibility import machine_problems
 from graphgpt.config import C, ExperimentConfig, plain_settings
 from graphgpt.config_files import config_groups
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean, user_errors
-from graphgpt.files import write_json, write_text
-from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, objective, run_state
+from graphgpt.files import new_folder, write_json, write_text
+from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, holds_results, objective, run_state
 from graphgpt.schema import flat
 
 log = logging.getLogger(__name__)
@@ -71,12 +71,30 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
             # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
             if isinstance(config, ExperimentConfig) and (problems := machine_problems(config.model, config.runner)):
                 raise ConfigError(problems)
+            _check_folder(line, overrides, config.resume)
             if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
                 print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
                 others = [override for override in overrides if override != f"resume={AUTO}"]
                 overrides = [f"resume={config.resume}"] if config.resume else others
             sys.argv[1:] = [*map(addable, overrides)]
         program()
+
+
+def _check_folder(line: CommandLine[Any], overrides: Sequence[str], resume: str | None) -> None:
+    """Refuse a given run folder that holds what another run has made; a folder that nobody names is new anyway.
+
+    Raises:
+        ConfigError: it does.
+    """
+    named = {"GRAPHGPT_RUN_DIR": os.environ.get("GRAPHGPT_RUN_DIR")}
+    if any(override.startswith("hydra.run.dir=") for override in overrides):
+        named = {"hydra.run.dir": str(line.hydra.run.dir)}
+    for key, folder in named.items():
+        if folder and resume is None and holds_results(Path(folder)):
+            trained = isinstance(line.configs[0], ExperimentConfig) and (Path(folder) / "resume").is_dir()
+            go_on = f"go on with it (resume={folder}), " if trained else ""
+            sentence = f"{key}: {folder} holds a run already, which would be overwritten; {go_on}choose another folder or delete it."
+            raise ConfigError([sentence])
 
 
 def help_text(program: Callable[[], None], config_name: str, overrides: Sequence[str]) -> str:
@@ -142,7 +160,7 @@ def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path
     except (Interrupted, OtherRun):
         raise
     except Exception as error:
-        if speaks:
+        if speaks and run_state(folder) != FINISHED:
             if config is not None:
                 _write_settings(folder, config)
             write_text(folder / ERROR, str(error) if isinstance(error, GraphGPTError) else traceback.format_exc())
@@ -200,6 +218,8 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
     if folder is None:
         # Resolved once, with the first run's name, for all runs.
         folder = Path(str(line.hydra.sweep.dir))
+        if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
+            folder = new_folder(folder)
     others: list[str] = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
     write_json(folder / SWEEP, {"program": config_name, "overrides": others})
     # Hydra takes seed and ++seed for two keys: what replaces a value of a file's sweep is left as it is.

@@ -137,6 +137,12 @@ def run_state(folder: Path) -> str:
     return UNFINISHED
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether a folder has what a run took time to make: a checkpoint, a state to go on from, predictions."""
+    made = ("checkpoint/manifest.json", "best/manifest.json", "resume/*.ckpt", "predictions.jsonl", "*/predictions.jsonl")
+    return any(path.is_file() for pattern in made for path in folder.glob(pattern))
+
+
 def _why(folder: Path) -> str:
     """What went wrong, in one line: a user's mistake as its sentence, of a traceback the last line."""
     for file in (folder / ERROR, folder / PRUNED):

@@ -32,7 +32,7 @@ from rich.text import Text
 from graphgpt.command_line import CommandLine, read_command_line, read_sweeps
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
-from graphgpt.files import write_json, write_text
+from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.launch import SWEEP, quoted, read_sweep, share_of_processors
 from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
@@ -101,9 +101,10 @@ def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | Non
     space = Space.read(line, config.overrides)
     _check(line, config, space)
     folder = resume or out or Path("multirun") / line.configs[0].name / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
-    if resume is None and folder.exists():
+    if out is not None and folder.exists():
         raise GraphGPTError(f"{folder} exists already; choose another --out, or go on with it: graphgpt sweep --resume {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
+    if resume is None:
+        folder = new_folder(folder)
     with _alone(folder):
         write_json(folder / SWEEP, {"program": "sweep", **dataclasses.asdict(config)})
         Sweep(folder, config, space, line.configs[0]).run()

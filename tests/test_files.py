@@ -1,11 +1,11 @@
 """Writes that are all or nothing."""
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from graphgpt.files import atomic_folder
+from graphgpt.files import atomic_folder, new_folder
 
 
 def make(folder: Path, text: str) -> None:
@@ -32,3 +32,9 @@ def test_an_older_folder_stays_when_the_new_one_fails(tmp_path: Path) -> None:
         raise RuntimeError
     assert list(tmp_path.iterdir()) == [folder]
     assert (folder / "a.txt").read_text() == "old"
+
+
+def test_a_new_folder_is_nobody_elses(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = [*pool.map(lambda _: new_folder(tmp_path / "runs" / "now"), range(8))]
+    assert {path.name for path in made} == {"now", *(f"now-{number}" for number in range(2, 9))}

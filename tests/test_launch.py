@@ -1,5 +1,6 @@
 """``train.py -m``: what is refused before it starts, one folder per run, and that a restarted sweep repeats nothing."""
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -17,7 +18,9 @@ import yaml
 from helpers import csv_overrides
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
+from graphgpt.command_line import register_resolvers
 from graphgpt.config import ExperimentConfig
 from graphgpt.launch import launch, processors, quoted
 from graphgpt.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state
@@ -313,3 +316,44 @@ def test_ray(base: list[str], tmp_path: Path) -> None:
     sweep_with(["hydra/launcher=ray"], [*base, "runner.max_steps=1"], tmp_path, "seed=0,1")
     [folder] = (tmp_path / "multirun" / "graph_matching").iterdir()
     assert [one.state for one in find_runs(folder)] == [FINISHED, FINISHED]
+
+
+def test_a_run_folder_is_made_once_and_by_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    register_resolvers()
+    text = "${graphgpt.run_dir:null,runs/same/second}"
+    one, other = (OmegaConf.create({"dir": text, "again": "${dir}"}) for _ in range(2))
+    assert [one.dir, one.again, other.dir] == ["runs/same/second", "runs/same/second", "runs/same/second-2"]
+    assert Path("runs/same/second-2").is_dir()
+
+
+def test_a_given_folder_that_holds_a_run_is_refused(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    started: list[str] = []
+
+    def start(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["train.py", *base, *arguments])
+        with contextlib.suppress(SystemExit):
+            launch(lambda: started.append("yes"), ExperimentConfig, "train")
+        return capsys.readouterr().err
+
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_text("seed: 0")
+    assert start("hydra.run.dir=mine") == "" and len(started) == 1  # nothing in it that took time
+    Path("mine/resume").mkdir()
+    Path("mine/resume/step=2.ckpt").touch()
+    rest = "mine holds a run already, which would be overwritten; go on with it (resume=mine), choose another folder or delete it."
+    assert f"hydra.run.dir: {rest}" in start("hydra.run.dir=mine")
+    monkeypatch.setenv("GRAPHGPT_RUN_DIR", "mine")
+    assert f"GRAPHGPT_RUN_DIR: {rest}" in start()
+    assert len(started) == 1
+
+
+def test_two_sweeps_of_one_second_have_two_folders(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    same = ["name=both", "hydra.sweep.subdir=x"]
+    for _ in range(2):
+        launched(monkeypatch, *base, *same)
+    assert len([*Path("multirun").rglob("sweep.json")]) == 2

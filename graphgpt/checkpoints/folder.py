@@ -181,13 +181,14 @@ def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
 
 
 def whole(tensor: Any) -> Any:
-    """A tensor as it would be in one process, on the processor; of a cut one, every process has to ask. Anything else as it is."""
+    """A tensor as it would be in one process, a copy on the processor; of a cut one, every process has to ask. Anything else as it is."""
     from torch import Tensor
     from torch.distributed.tensor import DTensor
 
     if isinstance(tensor, DTensor):
         tensor = tensor.full_tensor()
-    return tensor.detach().cpu().contiguous() if isinstance(tensor, Tensor) else tensor
+    # A copy also where it is on the processor: what is kept must not change with the model's next weights.
+    return tensor.detach().to("cpu", copy=True).contiguous() if isinstance(tensor, Tensor) else tensor
 
 
 def save_checkpoint(

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def logged(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
         steps = ["runner.max_steps=3", "runner.global_batch_size=2", "runner.val_every=2", "runner.val_samples=2", "runner.val_answers=2"]
         first = run(folder, [*data, *steps, f"logger=[{loggers}]", *offline, "runner.checkpoint.every_n_steps=2"])
         assert (folder / "resume" / "step=2.ckpt").is_file()
+        shutil.rmtree(folder / "checkpoint")  # as if it had been cut off
         again = run(folder, [f"resume={folder}"])
         yield dataclasses.replace(first, model=again.model)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_answers_are_those_of_the_model_and_resumed_ones_come_once(data: list[st
     whole = (first.folder / "samples.jsonl").read_text()
     with (first.folder / "samples.jsonl").open("a") as file:
         file.write('{"step": 4, "torn')
+    shutil.rmtree(tmp_path / "checkpoint")
     run(tmp_path, [f"resume={tmp_path}"])
     assert (first.folder / "samples.jsonl").read_text() == whole
     assert [line["step"] for line in map(json.loads, whole.splitlines())] == [2, 2, 2, 4, 4, 4]

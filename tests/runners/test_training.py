@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.checkpoints.folder import read_history, read_manifest
+from graphgpt.checkpoints.folder import model_state, read_history, read_manifest
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
@@ -297,8 +297,10 @@ def test_killed_and_resumed_is_as_if_never_stopped(data: list[str], tmp_path: Pa
     assert read_history(killed / "checkpoint")[0]["steps"] == list(range(1, steps + 1))
 
 
-def resumed(folder: Path) -> Trained:
-    return run(folder, [f"resume={folder}"])
+def resumed(folder: Path, *overrides: str) -> Trained:
+    """Go on in a run as if it had been cut off before its end."""
+    shutil.rmtree(folder / "checkpoint")
+    return run(folder, [f"resume={folder}", *overrides])
 
 
 def test_a_finished_run_is_resumed_with_more_steps(train: Train) -> None:
@@ -307,6 +309,26 @@ def test_a_finished_run_is_resumed_with_more_steps(train: Train) -> None:
     whole = train(*STAGE2, "runner.schedule=constant", "runner.warmup=0", "runner.max_steps=5", "model.lora.dropout=0.2")
     assert [line["step"] for line in longer.lines] == [0, 1, 2, 3, 4]
     assert_same(tensors(done.folder), tensors(whole.folder))
+
+
+def test_a_finished_run_is_said_to_be_finished_and_left_alone(train: Train) -> None:
+    """With the state it kept, without one, and asked for more steps without one."""
+    without, with_state = train(*STAGE2).folder, train(*STAGE2, "runner.checkpoint.every_n_steps=3").folder
+    for folder in (without, with_state):
+        (folder / "checkpoint" / "scores.json").write_text("[]")
+    before = {path: path.stat().st_mtime_ns for folder in (without, with_state) for path in folder.rglob("*")}
+    for folder in (without, with_state):
+        nothing = f"resume: {folder} is finished, its 3 steps are trained: nothing is left to do. "
+        with pytest.raises(ConfigError) as caught:
+            run(folder, [f"resume={folder}"])
+        assert caught.value.problems == [f"{nothing}More of them are asked for by runner.max_steps, above 3."]
+    with pytest.raises(ConfigError) as caught:
+        run(without, [f"resume={without}", "runner.max_steps=9"])
+    assert caught.value.problems == [
+        f"resume: {without} is finished, its 3 steps are trained, and it kept no state to go on from (runner.checkpoint.every_n_steps); "
+        "train 9 steps in a new run instead, without resume."
+    ]
+    assert {path: path.stat().st_mtime_ns for folder in (without, with_state) for path in folder.rglob("*")} == before
 
 
 def test_resuming_before_the_first_resumable_checkpoint_starts_anew(train: Train) -> None:
@@ -355,6 +377,20 @@ def test_the_best_state_is_kept_beside_the_last(train: Train) -> None:
     last, kept = tensors(done.folder), tensors(done.folder, "best")
     assert last.keys() == kept.keys()
     assert all(torch.equal(last[name], kept[name]) for name in last) == (best == 6)
+    plain = train(*wild, "runner.checkpoint.every_n_steps=0")
+    assert_same(last, tensors(plain.folder))  # bit by bit: the last weights, whatever is kept beside them
+
+
+def test_a_state_is_a_copy(train: Train) -> None:
+    """Of every part, also where model and state are both on the processor."""
+    model = train(*STAGE2, "model/tower=graph_transformer", "runner.max_steps=1").model
+    kept = model_state(model)
+    before = {(part, name): tensor.clone() for part, state in kept.items() for name, tensor in state.items()}
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    assert all(torch.equal(kept[part][name], tensor) for (part, name), tensor in before.items())
+    assert {part for part, _ in before} == {"projector", "modality_tokens", "tower", "lora"}
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +415,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(train: Train, monkeypatch: pyt
 def test_settings_that_lead_elsewhere_are_named_on_resuming(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     done = train(*STAGE2, "runner.checkpoint.every_n_steps=2", "runner.log_every=1")
     with caplog.at_level("WARNING"):
-        run(done.folder, [f"resume={done.folder}", "runner.clip=0.5", "runner.log_every=2", "seed=5"])
+        resumed(done.folder, "runner.clip=0.5", "runner.log_every=2", "seed=5")
     found = [record.message for record in caplog.records if record.message.startswith("resume: ")]
     rest = "the run does not end as it would have without the interruption."
     assert found == [f"resume: runner.clip was 1.0 and is 0.5 now; {rest}", f"resume: seed was 0 and is 5 now; {rest}"]
@@ -417,6 +453,7 @@ def test_resuming_with_another_model_is_refused(train: Train) -> None:
 def test_a_second_process_may_resume_too(train: Train) -> None:
     """Lightning starts the processes of a DDP run with these arguments at the end."""
     folder = train().folder
+    shutil.rmtree(folder / "checkpoint")
     added = [f'hydra.run.dir="{folder}"', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
     assert check_command_line(ExperimentConfig, "train", [f"resume={folder}", *added])
 
