@@ -152,6 +152,7 @@ class GraphAssistant:
         *,
         seed: int = 0,
         device: str | None = None,
+        plugins: Iterable[str] = (),
     ) -> "GraphAssistant":
         """Load a checkpoint.
 
@@ -161,15 +162,17 @@ class GraphAssistant:
                 features, the checkpoint's text encoder makes them.
             seed: Draws neighbours.
             device: Such as ``cuda:1`` or ``cpu``; None is the accelerator that is there, else the processor.
+            plugins: Modules to import for classes of your own. Those that the checkpoint's config names have to be among them.
 
         Raises:
+            GraphGPTError: the checkpoint asks for a module that ``plugins`` does not name, or one cannot be imported.
             CheckpointError: the folder is incomplete or damaged, or was made for another language model.
             ConfigError: something that the checkpoint's config names is not there.
             DataError: the graph cannot be read, or its features have another width than those the checkpoint was trained on.
         """
+        load_plugins(plugins)
         folder = find_checkpoint(checkpoint)
         experiment, trained = checkpoint_experiment(folder), read_manifest(folder).get("data", {})
-        load_plugins(experiment.get("plugins") or [])
         config = _parsed(MODELS, experiment["model"], "model")
         if not issubclass(MODELS.get(config.name), GraphLLM):
             raise CheckpointError(

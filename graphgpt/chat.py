@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.registry import add_plugins_option
 
 if TYPE_CHECKING:
     from graphgpt.assistant import Conversation, GraphAssistant, Node
@@ -24,6 +25,7 @@ def add_parser(commands: Any) -> None:
     chat.add_argument("--max-new-tokens", metavar="K", type=int, default=256, help="longest answer (256)")
     chat.add_argument("--temperature", metavar="T", type=float, default=0.0, help="0 always takes the likeliest token (0)")
     chat.add_argument("--device", help="such as cuda:1 or cpu; the accelerator that is there unless given")
+    add_plugins_option(chat)
     chat.set_defaults(run=run_chat)
 
 

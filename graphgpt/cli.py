@@ -11,6 +11,7 @@ from graphgpt.config import ExperimentConfig
 from graphgpt.config_files import CONFIG_DIR, config_groups
 from graphgpt.data_cli import add_parser as add_data_parser
 from graphgpt.errors import GraphGPTError, nearest, user_errors
+from graphgpt.registry import add_plugins_option, load_plugins
 from graphgpt.runs_cli import add_parser as add_runs_parser
 from graphgpt.sweep_cli import add_parser as add_sweep_parser
 from graphgpt.weights_cli import add_parser as add_weights_parser
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     join = commands.add_parser("gather", help="join the shards of an evaluation into one run folder")
     join.add_argument("folders", nargs="+", type=Path, help="run folders of evaluate.py shard=1/n, shard=2/n, ...")
     join.add_argument("--out", type=Path, help="folder to make; a dated one beside the first unless given")
+    add_plugins_option(join)
     add_data_parser(commands)
     add_weights_parser(commands)
     add_chat_parser(commands)
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("env", help="versions, for a bug report")
     options = parser.parse_args(arguments)
     with user_errors():
+        if plugins := getattr(options, "plugins", None):
+            load_plugins(plugins)
         if options.command == "ls":
             list_options(options.kind)
         elif options.command == "cp":

@@ -14,10 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, read_experiment
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
 from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, options
-from graphgpt.errors import CheckpointError, ConfigError, first_line, nearest
+from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
 from graphgpt.files import new_folder
+from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import FINISHED, run_state
 from graphgpt.schema import MISSING
+from graphgpt.untrusted import leads_out
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -239,6 +241,8 @@ def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] =
         overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them.
     """
     data = _plain(composed)
+    if isinstance(plugins := data.get("plugins"), list):
+        load_plugins(module for module in plugins if isinstance(module, str))
     if cls is ExperimentConfig and data.get("resume") == AUTO:
         data |= {"resume": _interrupted(data)}
     elif cls is ExperimentConfig and data.get("resume"):
@@ -284,11 +288,19 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml."])
     try:
-        settings = OmegaConf.create(read_experiment(path))
-    except CheckpointError as error:
+        own = read_experiment(path)
+        check_plugins(own, folder)
+    except GraphGPTError as error:
         raise ConfigError([f"resume: {error}"]) from error
+    settings = OmegaConf.create(own)
     before = OmegaConf.select(settings, "runner.max_steps")
-    for override in OverridesParser.create().parse_overrides([*overrides]):
+    given = OverridesParser.create().parse_overrides([*overrides])
+    if found := leads_out(own.get("runner"), "runner", {override.key_or_group for override in given}):
+        raise ConfigError(
+            f"resume: {folder} has {key}={value}, which leads out of the run folder; if that is meant, say it here too: {key}={value}"
+            for key, value in found
+        )
+    for override in given:
         key = override.key_or_group
         if key == "resume" or key.startswith("hydra"):
             continue

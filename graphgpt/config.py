@@ -12,7 +12,7 @@ from pydantic_core import PydanticKnownError
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, hand_over_problems
 from graphgpt.compatibility import combination_problems
 from graphgpt.errors import ConfigError
-from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, load_plugins
+from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS
 from graphgpt.schema import MISSING, Ablation, Accelerator, Baseline, Registered, Split, configclass, parse
 
 C = TypeVar("C", "ExperimentConfig", "EvaluationConfig")
@@ -39,7 +39,7 @@ class ExperimentConfig:
     resume: str | None = None
     """Run folder to go on in; ``auto`` finds the newest interrupted run with the same settings, or starts anew."""
     plugins: list[str] = Field(default_factory=list)
-    """Modules that register more classes."""
+    """Modules that register more classes; one that a checkpoint's config names is imported only if it is named here too."""
 
 
 def _some_of(literal: Any, words: dict[Any, tuple[str, ...]]) -> BeforeValidator:
@@ -130,18 +130,16 @@ class EvaluationConfig:
     resume: str | None = None
     """Unused here; the run folder's name is made by one rule for both programs."""
     plugins: list[str] = Field(default_factory=list)
-    """Modules that register more classes."""
+    """Modules that register more classes; one that a checkpoint's config names is imported only if it is named here too."""
 
 
 def read_config(cls: type[C], data: dict[str, Any]) -> C:
-    """A typed configuration from plain data, e.g. from a checkpoint's ``config.yaml``. Data only: nothing is instantiated.
+    """A typed configuration from plain data, e.g. from a checkpoint's ``config.yaml``. Data only: nothing is imported or instantiated.
 
     Raises:
         ConfigError: all problems at once, each in one sentence with the nearest right thing.
     """
     problems: list[str] = []
-    if isinstance(plugins := data.get("plugins"), list):
-        load_plugins(module for module in plugins if isinstance(module, str))
     config = parse(cls, data, problems)
     for key in ("stage1", "checkpoint"):
         if isinstance(folder := data.get(key), str) and folder != MISSING:

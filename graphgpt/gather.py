@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from graphgpt.assembly import build_task
+from graphgpt.checkpoints.folder import read_experiment
 from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
 from graphgpt.errors import GraphGPTError, first_line
 from graphgpt.files import atomic_folder
+from graphgpt.registry import check_plugins
 from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, write_evaluation
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
@@ -77,11 +77,9 @@ def _read_config(folder: Path) -> EvaluationConfig:
     found = sorted(folder.glob("config.yaml")) or sorted(folder.glob("*/config.yaml"))
     if not found:
         raise GraphGPTError(f"{folder} is no run folder of evaluate.py: it has no config.yaml.")
-    try:
-        data = yaml.safe_load(found[0].read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise GraphGPTError(f"{found[0]} cannot be read as a configuration: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict) or "shard" not in data:
+    data = read_experiment(found[0])
+    check_plugins(data, folder)
+    if "shard" not in data:
         raise GraphGPTError(f"{folder} is no run folder of evaluate.py: its config.yaml has no 'shard'.")
     return read_config(EvaluationConfig, data)
 

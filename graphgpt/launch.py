@@ -32,8 +32,10 @@ from graphgpt.config import C, ExperimentConfig, plain_settings
 from graphgpt.config_files import config_groups
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean, user_errors
 from graphgpt.files import new_folder, write_json, write_text
+from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, holds_results, objective, run_state
 from graphgpt.schema import flat
+from graphgpt.untrusted import leads_out
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +272,7 @@ def _resumed_sweep(overrides: Sequence[str], config_name: str) -> tuple[list[str
         raise ConfigError([f"resume: {folder} was not started by {config_name}.py -m; use {right}."])
     given = {override.partition("=")[0].lstrip("+"): override for override in others}
     first = {override.partition("=")[0].lstrip("+"): override for override in started["overrides"]}
+    check_started(folder, [override for key, override in first.items() if key not in given], given.get("plugins", ""))
     return [*(first | given).values()], folder
 
 
@@ -291,6 +294,35 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         raise GraphGPTError(f"{file} cannot be read: {error}") from error
     found: dict[str, Any] = data
     return found
+
+
+def check_started(folder: Path, overrides: Sequence[str], plugins: str = "") -> None:
+    """Refuse what a sweep's folder asks for and what only the user may: modules, ways to start programs, places outside of it.
+
+    Args:
+        folder: The sweep's.
+        overrides: Those that come from there alone.
+        plugins: The user's override of that name, if any.
+
+    Raises:
+        GraphGPTError: there is such an override; the message says how to allow it.
+    """
+    load_plugins(_words(plugins))
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key == "plugins":
+            check_plugins({"plugins": _words(value)}, folder / SWEEP)
+        # Hydra builds launchers and callbacks of what it is told, and launchers run commands.
+        counts = re.fullmatch(r"hydra\.(launcher|sweeper)\.\w+=[-+.\w]*\d", override)
+        choice = key in ("hydra/launcher", "hydra/sweeper") or counts
+        paths = key.startswith("runner") and leads_out(re.split(r"[\s,{}\[\]()'\"]+", value), key)
+        if (key.startswith("hydra") and not choice) or paths:
+            raise GraphGPTError(f"{folder / SWEEP} sets {override}, which is not done unasked; if it is meant, say it here too: {override}")
+
+
+def _words(override: str) -> list[str]:
+    """The modules in an override such as ``plugins=[a.b,c]``, or in its value."""
+    return re.findall(r"[\w.]+", override.removeprefix("+").removeprefix("+").removeprefix("plugins="))
 
 
 def _check_processes(line: CommandLine[Any]) -> None:

@@ -1,14 +1,14 @@
 """Names to classes: one registry per kind, so that a config can say ``name: sgc``.
 
 A class registers itself with ``@TOWERS.register("sgc")`` and carries its own ``Config``. A file dropped into the kind's
-package is found by itself; code elsewhere comes in through ``plugins: [my_package.my_module]`` in the config or the entry
-point group ``graphgpt.plugins``.
+package is found by itself; code elsewhere comes in through ``plugins: [my_package.my_module]`` in the user's config or the
+entry point group ``graphgpt.plugins``. The config of a checkpoint imports nothing.
 """
 
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from graphgpt.errors import GraphGPTError, nearest
@@ -108,8 +108,14 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 
 
-def load_plugins(modules: Iterable[str]) -> None:
-    """Import user modules that register classes: those named in the config and those of installed entry points.
+#: The modules that were imported because the user names them, or because somebody installed them as an entry point.
+_named: set[str] = set()
+
+
+def load_plugins(modules: Iterable[str] = ()) -> None:
+    """Import the modules that the user names, and those of installed entry points, which register classes.
+
+    A folder's config is data and names no module by itself: see :func:`check_plugins`.
 
     Raises:
         GraphGPTError: a module cannot be imported; the message names it and the reason.
@@ -120,3 +126,35 @@ def load_plugins(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:
             raise GraphGPTError(f"plugins: cannot import '{module}': {error}") from error
+        _named.add(module)
+
+
+def check_plugins(experiment: Mapping[str, Any], where: object) -> None:
+    """Refuse the config of a folder that needs modules which the user has not named; imports no module of its choice.
+
+    Args:
+        experiment: The config as plain data.
+        where: Its file or folder, for the message.
+
+    Raises:
+        GraphGPTError: there is such a module; the message says how to allow it.
+    """
+    load_plugins()
+    modules = experiment.get("plugins") or []
+    wanted = [module for module in modules if module not in _named] if isinstance(modules, list) else [modules]
+    if wanted:
+        names = ",".join(map(str, wanted))
+        raise GraphGPTError(
+            f"{where} asks to import '{names}', and what a folder asks for is not run: if you trust that code, name it yourself, "
+            f"as plugins=[{names}] among settings and in Python, or as --plugins {names.replace(',', ' ')} after graphgpt's other commands."
+        )
+
+
+def of_plugin(name: str) -> bool:
+    """Whether the full name of a class lies in a module that the user named, or below it."""
+    return any(name.startswith(f"{module}.") for module in _named)
+
+
+def add_plugins_option(parser: Any) -> None:
+    """Add ``--plugins`` to the parser of a command that reads a checkpoint and takes no settings."""
+    parser.add_argument("--plugins", metavar="MODULE", nargs="+", default=[], help="modules with classes of your own that it needs")

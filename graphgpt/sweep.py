@@ -33,7 +33,7 @@ from graphgpt.command_line import CommandLine, read_command_line, read_sweeps
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
 from graphgpt.files import new_folder, write_json, write_text
-from graphgpt.launch import SWEEP, quoted, read_sweep, share_of_processors
+from graphgpt.launch import SWEEP, check_started, quoted, read_sweep, share_of_processors
 from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
 from graphgpt.schema import configclass, parse
@@ -97,6 +97,8 @@ def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | Non
     if resume is not None and (overrides or out):
         raise GraphGPTError(f"--resume {resume}: takes the command line that started the sweep; leave settings and --out out.")
     config = _read_config({**read_sweep(resume), **given} if resume is not None else {"overrides": [*overrides], **given}, resume)
+    if resume is not None:
+        check_started(resume, config.overrides)
     line = read_command_line(ExperimentConfig, "train", config.overrides)
     space = Space.read(line, config.overrides)
     _check(line, config, space)

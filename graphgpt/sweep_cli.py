@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from graphgpt.registry import add_plugins_option
+
 
 def add_parser(commands: Any) -> None:
     """Add ``sweep`` to the sub-commands; the parsed options hold what to call as ``run(options)``."""
@@ -30,6 +32,7 @@ def add_parser(commands: Any) -> None:
     )
     sweep.add_argument("--out", metavar="FOLDER", type=Path, help="folder to make (default: a dated one in multirun/)")
     sweep.add_argument("--resume", metavar="FOLDER", type=Path, help="go on with an interrupted sweep, or add trials to a finished one")
+    add_plugins_option(sweep)
     sweep.set_defaults(run=run)
 
 

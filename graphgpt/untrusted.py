@@ -1,9 +1,10 @@
-"""Files that ``torch.save`` made and somebody else sent: read without running anything that is in them."""
+"""What somebody else made: files of ``torch.save`` and configs, used without running anything or writing anywhere that they ask for."""
 
+import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,32 @@ def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, type] | None =
     # What reading a damaged file ends in is not for torch to say: any of a dozen built-in exceptions.
     except Exception as error:
         raise DataError(f"{path} is damaged, or not written by torch.save ({first_line(error)[:200]}).") from error
+
+
+def leads_out(node: Any, key: str, given: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The texts in a folder's settings that are paths or addresses outside of it, each with its key.
+
+    Args:
+        node: Plain settings.
+        key: Where they stand.
+        given: Keys that the user sets, and so answers for, with all below them.
+    """
+    if key in given:
+        return []
+    if isinstance(node, Mapping):
+        return [found for name, value in node.items() for found in leads_out(value, f"{key}.{name}", given)]
+    if isinstance(node, list):
+        return [found for i, value in enumerate(node) for found in leads_out(value, f"{key}.{i}", given)]
+    return [(key, node)] if isinstance(node, str) and _leads_out(node) else []
+
+
+def _leads_out(text: str) -> bool:
+    """An absolute path, one that climbs, a home, a drive, or an address such as ``file:...`` or ``https://...``; not one that the
+    user's environment has too, as for a tracking server."""
+    path = re.sub(r"^sqlite:///(?=[^/])", "", text)  # a file, and relative
+    climbs = ".." in re.split(r"[/\\]", path)
+    elsewhere = path.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\.]|file:|sqlite:", path) is not None
+    return (climbs or elsewhere) and text not in os.environ.values()
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from graphgpt.registry import add_plugins_option
+
 #: What a checkpoint can be exported to.
 TARGETS = ("graphgpt_projector", "graphgpt_tower", "graphgpt_full", "hf_merged")
 
@@ -49,6 +51,8 @@ def add_parser(commands: Any) -> None:
     apply.set_defaults(run=run_apply_delta)
     for parser in (make, apply):
         parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="folder to make")
+    for parser in (show, export, merge):
+        add_plugins_option(parser)
     for parser in (bring, export, merge, make, apply):
         parser.add_argument("--shard-size", metavar="SIZE", default="512MB", help="largest file of a model folder; memory follows it")
 

@@ -1,15 +1,47 @@
-"""Third-party leaves of the config (optimizer, callbacks, loggers), instantiated by Hydra behind an allow-list."""
+"""Third-party leaves of the config (optimizer, callbacks, loggers): classes from a reviewed list, built with named arguments."""
 
 import importlib.util
 import pkgutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from graphgpt.errors import GraphGPTError, did_you_mean, first_line
+from graphgpt.errors import GraphGPTError, did_you_mean, first_line, nearest
+from graphgpt.registry import of_plugin
 
-#: Where the classes are defined that a config may instantiate.
-ALLOWED = ("graphgpt.", "torch.optim.", "lightning.pytorch.", "bitsandbytes.optim.")
+_TORCH = ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+_BITS_AND_BYTES = ("AdEMAMix", "Adagrad", "Adam", "AdamW", "LAMB", "Lion", "RMSprop", "SGD")
+_PAGED = ("AdEMAMix", "Adam", "AdamW", "Lion")
+
+#: The classes that a config may name, by what it names them for. Each was looked at: it does what it says, runs in our training
+#: loop, writes nowhere but in the run folder unless its arguments say so, and takes plain values as arguments. A config may have
+#: been sent by anyone, so whole packages are not in here; what is missing comes in through the user's own plugin.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "optimizer": (
+        *(f"torch.optim.{name}" for name in _TORCH),
+        *(f"bitsandbytes.optim.{name}{bits}" for name in _BITS_AND_BYTES for bits in ("", "8bit", "32bit")),
+        *(f"bitsandbytes.optim.Paged{name}{bits}" for name in _PAGED for bits in ("", "8bit", "32bit")),
+    ),
+    "callbacks": (
+        "graphgpt.runners.averaging.MovingAverage",
+        "graphgpt.runners.profiling.StepProfiler",
+        "lightning.pytorch.callbacks.DeviceStatsMonitor",
+        "lightning.pytorch.callbacks.EarlyStopping",
+        "lightning.pytorch.callbacks.LearningRateMonitor",
+        "lightning.pytorch.callbacks.ModelSummary",
+        "lightning.pytorch.callbacks.RichModelSummary",
+        "lightning.pytorch.callbacks.Timer",
+    ),
+    "loggers": (
+        "graphgpt.runners.loggers.CsvFile",
+        "graphgpt.runners.loggers.MlflowRun",
+        "graphgpt.runners.loggers.TrackioLogger",
+        "graphgpt.runners.loggers.WandbRun",
+        "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.loggers.MLFlowLogger",
+        "lightning.pytorch.loggers.TensorBoardLogger",
+        "lightning.pytorch.loggers.WandbLogger",
+    ),
+}
 
 #: Packages that a class needs beyond those that are always there; the extra that installs one has its name.
 EXTRAS = {
@@ -22,17 +54,33 @@ EXTRAS = {
 
 
 def target_problems(node: Any, key: str) -> list[str]:
-    """What is wrong with the targets in a leaf, however deep: one sentence each. Imports nothing."""
+    """What is wrong with the targets in a leaf, however deep: one sentence each. Imports nothing.
+
+    Args:
+        node: The leaf.
+        key: ``runner.optimizer``, or below ``runner.callbacks`` or ``runner.loggers``.
+    """
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        return [f"{key}._target_: must be given, the full name of a class. {_known('', key)}"]
     targets = list(_targets(node, key))
-    if f"{key}._target_" not in dict(targets):
-        targets.insert(0, (f"{key}._target_", ""))
     found = [
-        f"{at}: '{target}' is not allowed; it must begin with one of {', '.join(ALLOWED)}."
+        f"{at}: '{target}' is not allowed; a class of your own is, of a module that plugins=[...] names. {_known(target, key)}"
         for at, target in targets
-        if not target.startswith(ALLOWED) or not _names_a_class(target)
+        if target not in _allowed(key) and not of_plugin(target)
     ]
+    found += [f"{at}: is none of the class's arguments; give them by name." for at in _hydra_words(node, key)]
     missing = dict.fromkeys(EXTRAS[target] for _, target in targets if target in EXTRAS and not _installed(EXTRAS[target]))
     return found + [f"{key}: the package '{name}' is not installed: pip install 'graphgpt[{name}]'." for name in missing]
+
+
+def _allowed(key: str) -> tuple[str, ...]:
+    return ALLOWED[key.split(".")[1]]
+
+
+def _known(target: str, key: str) -> str:
+    """The nearest allowed class, else those that need no further package."""
+    allowed = _allowed(key)
+    return did_you_mean(target, allowed) or nearest("", [name for name in allowed if not name.startswith("bitsandbytes.")])
 
 
 def _installed(package: str) -> bool:
@@ -45,34 +93,43 @@ def find_targets(node: Any, key: str) -> None:
     """Import every class that a leaf names.
 
     Raises:
-        GraphGPTError: a target is outside the allow-list, does not exist, or is not a class defined there.
+        GraphGPTError: a target is not allowed, does not exist, or is not a class defined where it says.
     """
     for problem in target_problems(node, key):
         raise GraphGPTError(problem)
     for at, target in _targets(node, key):
-        try:
-            found = pkgutil.resolve_name(target)
-        except (ImportError, AttributeError) as error:
-            module, _, name = target.rpartition(".")
-            raise GraphGPTError(f"{at}: there is no '{target}'. {did_you_mean(name, dir(sys.modules.get(module)))}".strip()) from error
-        if not isinstance(found, type) or not f"{found.__module__}.".startswith(ALLOWED):
-            raise GraphGPTError(f"{at}: '{target}' is not a class of an allowed package.")
+        _find(target, at)
+
+
+def _find(target: str, at: str) -> Any:
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError) as error:
+        raise GraphGPTError(f"{at}: there is no '{target}' here ({first_line(error)}).") from error
+    # What a plugin only imports from elsewhere is not the plugin's.
+    if not isinstance(found, type) or (of_plugin(target) and not of_plugin(f"{found.__module__}.{found.__qualname__}")):
+        raise GraphGPTError(f"{at}: '{target}' is not a class of that module.")
+    return found
 
 
 def build_leaf(node: dict[str, Any], key: str, **arguments: Any) -> Any:
-    """Instantiate a leaf.
+    """Build what a leaf names, with the leaf's arguments and those given here, which go before.
 
     Raises:
         GraphGPTError: as ``find_targets``, or the class refuses its arguments.
     """
-    from hydra.utils import instantiate
-
     find_targets(node, key)
     try:
-        # The arguments are given to what Hydra made, not to Hydra, which would copy them.
-        return instantiate({**node, "_partial_": True}, _convert_="all")(**arguments)
+        return _build(node, **arguments)
     except Exception as error:
         raise GraphGPTError(f"{key}: cannot build '{node['_target_']}': {first_line(error)}") from error
+
+
+def _build(value: Any, **arguments: Any) -> Any:
+    if isinstance(value, dict):
+        built = {name: _build(item) for name, item in value.items() if name != "_target_"}
+        return _find(value["_target_"], "_target_")(**(built | arguments)) if "_target_" in value else built
+    return [_build(item) for item in value] if isinstance(value, list) else value
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -88,7 +145,6 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _targets(value, f"{key}.{i}")
 
 
-def _names_a_class(target: str) -> bool:
-    """Whether the last part looks like a class and no part before it like anything but a module."""
-    *modules, name = target.split(".")
-    return name[:1].isupper() and all(part.islower() for part in modules)
+def _hydra_words(node: dict[str, Any], key: str) -> Iterator[str]:
+    """Keys such as ``_args_``, which Hydra has for building objects and we have not."""
+    yield from (f"{key}.{name}" for name in node if name != "_target_" and str(name).startswith("_") and str(name).endswith("_"))

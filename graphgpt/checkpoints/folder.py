@@ -33,6 +33,7 @@ import graphgpt
 from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json, write_text
 from graphgpt.models.fit import check_fit
+from graphgpt.registry import check_plugins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,8 +88,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
-    """The experiment that made a checkpoint, as plain data; without where it or its tower started or resumed: its weights are here."""
-    experiment = {**read_experiment(find_checkpoint(path) / "config.yaml"), "stage1": None, "resume": None}
+    """The experiment that made a checkpoint, as plain data; without where it or its tower started or resumed: its weights are here.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or its config cannot be read.
+        GraphGPTError: it asks for modules that the user has not named.
+    """
+    folder = find_checkpoint(path)
+    experiment = {**read_experiment(folder / "config.yaml"), "stage1": None, "resume": None}
+    check_plugins(experiment, folder)
     model = experiment.get("model")
     if isinstance(model, dict) and isinstance(tower := model.get("tower"), dict):
         # Once it was called weights.

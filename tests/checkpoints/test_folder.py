@@ -448,7 +448,7 @@ def test_a_forbidden_target_is_refused_and_never_called(saved: Callable[..., Pat
 def test_an_allowed_target_is_not_called_either(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved()
     data = yaml.safe_load((folder / "config.yaml").read_text())
-    data["runner"]["optimizer"] = {"_target_": "torch.optim.NoSuchOptimizer"}
+    data["runner"]["optimizer"] = {"_target_": "torch.optim.SGD", "lr": {"no": "number"}}
     replace_file(folder, "config.yaml", yaml.safe_dump(data).encode())
     assert read_config(ExperimentConfig, checkpoint_experiment(folder)).runner.optimizer == data["runner"]["optimizer"]
     load_checkpoint(build()[1], folder)

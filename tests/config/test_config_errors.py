@@ -16,7 +16,7 @@ from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.launch import launch
 
 ROOT = Path(__file__).parents[2]
-ALLOWED = "it must begin with one of graphgpt., torch.optim., lightning.pytorch., bitsandbytes.optim.."
+ALLOWED = "a class of your own is, of a module that plugins=[...] names."
 
 
 @pytest.fixture
@@ -191,16 +191,26 @@ def test_batch_sizes_that_fit_are_accepted(good: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "key", "target"),
+    ("key", "target", "hint"),
     [
-        ("runner.optimizer._target_=os.system", "runner.optimizer", "os.system"),
-        ("runner.optimizer._target_=torch.optimum.AdamW", "runner.optimizer", "torch.optimum.AdamW"),
-        ("runner.loggers.mine._target_=subprocess.run", "runner.loggers.mine", "subprocess.run"),
-        ("runner.callbacks.mine._target_=builtins.eval", "runner.callbacks.mine", "builtins.eval"),
+        ("runner.optimizer", "os.system", "Known: torch.optim.ASGD, "),
+        ("runner.optimizer", "torch.optim.AdamWW", "Did you mean 'torch.optim.AdamW'?"),
+        ("runner.optimizer", "lightning.pytorch.loggers.CSVLogger", "Known: torch.optim.ASGD, "),  # not an optimizer
+        ("runner.loggers.mine", "subprocess.run", "Known: graphgpt.runners.loggers.CsvFile, "),
+        ("runner.callbacks.mine", "builtins.eval", "Known: graphgpt.runners.averaging.MovingAverage, "),
+        ("runner.callbacks.mine", "lightning.pytorch.callbacks.ModelCheckpoint", ""),  # writes wherever it is told
+        ("runner.callbacks.mine", "lightning.pytorch.Trainer", ""),
+        ("runner.callbacks.mine", "graphgpt.teacher.Teacher", ""),
     ],
 )
-def test_forbidden_target(good: list[str], override: str, key: str, target: str) -> None:
-    assert problems([*good, override]) == [f"{key}._target_: '{target}' is not allowed; {ALLOWED}"]
+def test_forbidden_target(good: list[str], key: str, target: str, hint: str) -> None:
+    [found] = problems([*good, f"{key}._target_={target}"])
+    assert found.startswith(f"{key}._target_: '{target}' is not allowed; {ALLOWED} {hint}")
+
+
+def test_positional_arguments_are_no_way_past_the_names(good: list[str]) -> None:
+    found = problems([*good, "runner.loggers.mine={_target_: lightning.pytorch.loggers.CSVLogger, _args_: [/tmp]}"])
+    assert found == ["runner.loggers.mine._args_: is none of the class's arguments; give them by name."]
 
 
 def test_forbidden_target_inside_an_allowed_one(good: list[str]) -> None:

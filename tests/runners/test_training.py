@@ -513,16 +513,8 @@ def test_workers_change_nothing(train: Train) -> None:
 
 
 def test_an_optimizer_that_does_not_exist_is_a_users_mistake(train: Train) -> None:
-    sentence = r"^runner\.optimizer\._target_: there is no 'torch\.optim\.AdamWW'\. Did you mean 'AdamW'\?$"
-    with pytest.raises(GraphGPTError, match=sentence):
+    with pytest.raises(GraphGPTError, match=r"'torch\.optim\.AdamWW' is not allowed; .* Did you mean 'torch\.optim\.AdamW'\?$"):
         train("runner.optimizer._target_=torch.optim.AdamWW")
-
-
-def test_a_class_that_does_not_exist_is_said_before_data_are_read(data: list[str]) -> None:
-    stop = "runner.callbacks.stop={_target_: lightning.pytorch.callbacks.Erly}"
-    experiment = check_command_line(ExperimentConfig, "train", [*data, stop])
-    with pytest.raises(GraphGPTError, match=r"^runner\.callbacks\.stop\._target_: there is no 'lightning\.pytorch\.callbacks\.Erly'\."):
-        build_runner(experiment)
 
 
 def test_an_argument_that_the_optimizer_does_not_know_is_a_users_mistake(train: Train) -> None:
