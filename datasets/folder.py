@@ -11,14 +11,14 @@ from graphgpt.graphs.dataset import WORDS, DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.tables import hint
 from graphgpt.registry import DATASETS
-from graphgpt.schema import configclass
+from graphgpt.schema import UserPath, configclass
 
 
 @configclass
 class FolderConfig(DatasetConfig):
     """A built graph. What the prompts call things is what its card says, unless it is given here."""
 
-    path: str
+    path: UserPath
     """The folder."""
 
     @model_validator(mode="before")
@@ -27,9 +27,9 @@ class FolderConfig(DatasetConfig):
         """A card that cannot be read is left to ``problems`` and to opening, which say so in words."""
         fields = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else given
         try:
-            words = json.loads((Path(fields["path"]) / "card.json").read_text(encoding="utf-8")).get("words", {})
+            words = json.loads((Path(fields["path"]).expanduser() / "card.json").read_text(encoding="utf-8")).get("words", {})
             return {word: words[word] for word in WORDS if word in words} | fields
-        except (KeyError, TypeError, AttributeError, OSError, ValueError):
+        except (KeyError, TypeError, AttributeError, OSError, ValueError, RecursionError, RuntimeError):
             return fields
 
 

@@ -19,7 +19,7 @@ from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.tables import hint, missing_files, quoted, read_features, with_progress
 from graphgpt.registry import DATASETS
-from graphgpt.schema import SPLITS, configclass
+from graphgpt.schema import SPLITS, UserPath, configclass
 
 INT64 = np.dtype(np.int64)
 #: OGB's names of the splits, in the order of ``SPLITS``.
@@ -30,13 +30,13 @@ FILES_OF_SPLITS = dict(zip(("train", "valid", "test"), SPLITS, strict=True))
 class OgbConfig(DatasetConfig):
     """An unpacked OGB folder; see ``OgbFolder`` for what it holds."""
 
-    path: str
+    path: UserPath
     """The folder that has ``raw/``, ``mapping/`` and ``split/`` in it, such as ``dataset/ogbn_arxiv``."""
-    texts: str | None = None
+    texts: UserPath | None = None
     """Tab-separated file of external id, title and text; left out: ``titleabs.tsv`` or ``titleabs.tsv.gz`` in the folder."""
     classes: list[str] | None = None
     """Class names in the order of the labels 0, 1, ...; left out: ``mapping/labelidx2*``."""
-    features: str | None = None
+    features: UserPath | None = None
     """``.npy`` file of node features, one row per node; used instead of ``raw/node-feat``."""
 
 

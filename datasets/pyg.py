@@ -1,7 +1,6 @@
 """A PyTorch Geometric ``Data`` that was saved together with its texts."""
 
-import pickle
-import re
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,19 @@ from graphgpt.errors import DataError, first_line
 from graphgpt.files import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
+from graphgpt.graphs.stored import Stored, StoredHetero, edge_tensor, load_stored
 from graphgpt.graphs.tables import missing_files, quoted, read_features
 from graphgpt.registry import DATASETS
-from graphgpt.schema import SPLITS, configclass
+from graphgpt.schema import SPLITS, UserPath, configclass
 
 #: Attributes under which texts and names are found; the first that is there counts.
 TITLES = ("title", "titles")
 BODIES = ("text", "texts", "raw_text", "raw_texts", "body", "bodies", "abstract", "abstracts", "abs")
 CLASS_NAMES = ("class_names", "label_names", "label_name", "category_names", "label_texts", "label_text")
+#: Attributes under which the edges are found; an adjacency matrix may stand for their list.
+EDGES = ("edge_index", "adj_t", "adj")
+#: Sparse tensors of more numbers are not made dense.
+LARGEST_DENSE = 2**30
 MASKS = ("train_mask", "val_mask", "test_mask")
 
 
@@ -29,11 +33,11 @@ MASKS = ("train_mask", "val_mask", "test_mask")
 class PygConfig(DatasetConfig):
     """A saved ``Data``; see ``PygFile`` for what it holds."""
 
-    path: str
+    path: UserPath
     """File that ``torch.save(data, path)`` wrote."""
     classes: list[str] | None = None
     """Class names in the order of the labels 0, 1, ...; left out: those in the file."""
-    features: str | None = None
+    features: UserPath | None = None
     """``.npy`` file of node features, one row per node; used instead of those in the file."""
 
 
@@ -95,6 +99,8 @@ class PygFile(GraphDataset):
         count = int(labels.max(initial=-1)) + 1
         key = next((key for key in CLASS_NAMES if key in data), None)
         if self.config.classes is not None or key is None:
+            if self.config.classes is None:
+                _refuse_gaps(path, labels)
             names = self.config.classes if self.config.classes is not None else [f"class {label}" for label in range(count)]
             where = "dataset.classes"
         else:
@@ -115,46 +121,54 @@ class PygFile(GraphDataset):
 
 
 def load_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a saved ``Data``, read with an allow-list, so that nothing in the file can run.
+    """The attributes of a saved ``Data``, read without running anything in the file.
 
     Raises:
         DataError: the file holds something else, or would have to run code of its own.
     """
-    from torch_geometric.data import Data
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
-
-    reconstruct = np.empty(0).__reduce__()[0]
-    allowed = [
-        *(Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, np.ndarray, np.dtype),
-        *(type(np.dtype(kind)) for kind in "?bhilqBHILQefdOU"),
-        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    ]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        culprit = re.search(r"GLOBAL (\S+)", str(error))
-        if culprit is None:
-            raise DataError(f"{path}: expected a file that torch.save wrote, but: {first_line(error)}") from error
+    saved = load_stored(path, "a torch_geometric Data")
+    if isinstance(saved, tuple | list) and len(saved) == 1 and isinstance(saved[0], Stored):
+        saved = saved[0]
+    fields = saved.fields if isinstance(saved, Stored) else saved
+    if not isinstance(fields, dict):
+        found = "a HeteroData, of which one kind of node must be taken" if isinstance(saved, StoredHetero) else f"a {type(saved).__name__}"
+        raise DataError(f"{path}: expected a torch_geometric Data or a dictionary of its attributes, found {found}.")
+    if named := [str(key) for key, value in fields.items() if isinstance(value, Stored) and "_store" in vars(value)]:
         raise DataError(
-            f"{path} is refused: it holds '{culprit[1]}', and only tensors, lists, strings and torch_geometric's Data are read, "
-            "for anything else might run code."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: expected a file that torch.save wrote, but: {first_line(error)}") from error
-    if isinstance(saved, Data):
-        saved = saved.to_dict()
-    if not isinstance(saved, dict):
-        raise DataError(f"{path}: expected a torch_geometric Data or a dictionary of its attributes, found {type(saved).__name__}.")
-    return {str(key): value for key, value in saved.items()}
+            f"{path} holds graphs by name ({quoted(named[:5])}), as the graph file of dataset=graphgpt_json does, which reads it as "
+            f"dataset.graphs; to use one with its texts, save it alone: torch.save(graphs['{named[0]}'], FILE)."
+        )
+    return {str(key): value for key, value in fields.items()}
+
+
+def _refuse_gaps(path: Path, labels: np.ndarray) -> None:
+    """Labels that leave out more classes than they have: identifiers, or a number that stands for unknown.
+
+    Raises:
+        DataError: they are such.
+    """
+    numbers = np.unique(labels[labels >= 0])
+    if len(numbers) and numbers[-1] + 1 > 2 * len(numbers):
+        empty = numbers[-1] + 1 - len(numbers)
+        raise DataError(
+            f"{path}: y goes up to {numbers[-1]} with {len(numbers)} different numbers, which would make {empty} classes without a node: "
+            "number them from 0 on (-1 for unlabelled), or name all classes."
+        )
 
 
 def _tensor(path: Path, key: str, value: Any) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = torch.from_numpy(value)
-    if not isinstance(value, Tensor) or value.is_sparse or value.is_complex():
-        raise DataError(f"{path}: {key} is a {type(value).__name__}, expected a dense tensor of real numbers.")
+    if not isinstance(value, Tensor) or value.is_complex() or value.is_quantized or value.is_meta:
+        found = f"{value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise DataError(f"{path}: {key} is {found}, expected a tensor of real numbers.")
+    if value.layout != torch.strided:
+        if (size := math.prod(value.shape)) > LARGEST_DENSE:
+            shape = " x ".join(f"{length:,}" for length in value.shape)
+            raise DataError(
+                f"{path}: {key} is sparse, and {shape} = {size:,} numbers when made dense; make it smaller first (e.g. by an SVD)."
+            )
+        value = value.to_dense()
     return value
 
 
@@ -169,16 +183,22 @@ def _strings(path: Path, key: str, value: Any) -> list[str]:
 
 
 def _edges(path: Path, data: dict[str, Any], n: int) -> np.ndarray:
-    if data.get("edge_index") is None:
-        raise DataError(f"{path}: expected edge_index, found {quoted(sorted(data))}.")
-    edges = _tensor(path, "edge_index", data["edge_index"])
-    if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point():
-        raise DataError(f"{path}: edge_index is {edges.dtype} of shape {list(edges.shape)}, expected integers of shape [2, e].")
+    key = next((key for key in EDGES if data.get(key) is not None), None)
+    if key is None:
+        raise DataError(f"{path}: expected edge_index (or adj_t), found {quoted(sorted(data))}.")
+    expected = "expected integers of shape [2, e]"
+    try:
+        edges = edge_tensor(data[key])
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: {key} is {first_line(error)}, {expected}, or a sparse matrix.") from error
+    if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
+        raise DataError(f"{path}: {key} is {edges.dtype} of shape {list(edges.shape)}, {expected}.")
     wrong = ((edges < 0) | (edges >= n)).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
         raise DataError(
-            f"{path}: edge_index[{row}, {column}] is {edges[row, column].item()}, expected a node below {n}, the number of texts."
+            f"{path}: {key}[{row}, {column}] is {edges[row, column].item()}, expected a node below {n}, the number of texts; "
+            f"{len(wrong):,} such."
         )
     return edges.T.long().numpy()
 

@@ -1,16 +1,20 @@
 """How configurations are declared and checked: ``@configclass``, ``Registered``, ``parse``."""
 
 import dataclasses
+import os
 import typing
 from typing import Any, Protocol, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
 from graphgpt.errors import GraphGPTError, did_you_mean, nearest
 
 T = TypeVar("T")
+
+#: A file or folder that a user names; ``~`` at its beginning is their home.
+UserPath = typing.Annotated[str, AfterValidator(os.path.expanduser)]
 
 #: What OmegaConf puts where a value must be given.
 MISSING = "???"

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 
 from graphgpt.errors import DataError, first_line
+from graphgpt.file_kinds import another_kind
 
 
-def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, type] | None = None) -> Any:
+def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, Any] | None = None) -> Any:
     """What ``torch.save`` wrote, on the CPU; tensors are memory-mapped where the file allows it.
 
     Args:
@@ -25,8 +27,14 @@ def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, type] | None =
     Raises:
         DataError: the file names anything else than tensors, plain containers and the stand-ins, or is damaged.
     """
+    if problem := another_kind(path, "torch", "pickle"):
+        raise DataError(f"{path} {problem}; expected {what} that torch.save wrote.")
     try:
-        with _only(stand_ins or {}):
+        with (
+            _only(stand_ins or {}),
+            torch.sparse.check_sparse_tensor_invariants(),
+            warnings.catch_warnings(action="ignore", category=UserWarning),  # that sparse tensors are in beta state
+        ):
             # Files from before torch 1.6 are no archives and cannot be mapped.
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
@@ -68,7 +76,7 @@ def _leads_out(text: str) -> bool:
 
 
 @contextmanager
-def _only(stand_ins: Mapping[str, type]) -> Iterator[None]:
+def _only(stand_ins: Mapping[str, Any]) -> Iterator[None]:
     """Allow-list the stand-ins alone: libraries allow-list their own classes on import, and their code would run."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()

@@ -87,6 +87,31 @@ def test_features_are_kept(run: Run, tables: list[str]) -> None:
     assert not Path("other").exists()
 
 
+def test_what_was_decided_in_reading_is_said_at_once_and_by_show(run: Run, tables: list[str]) -> None:
+    text = Path("nodes.csv").read_text().replace(",Red,", ",nan,").replace(",Green,", ",green,", 1)
+    Path("nodes.csv").write_text(text)
+    with Path("edges.csv").open("a") as file:
+        file.write("n0,nobody\n")
+    code, _, err = run("build", *tables, "--out", "my_graph")
+    assert (code, err) == (
+        2,
+        "edges.csv, line 44: the target 'nobody' is not an id in nodes.csv. 1 of 43 edges name a node that is not there (line 44); "
+        "--unknown-nodes=skip leaves such edges out.\n",
+    )
+    code, out, _ = run("build", *tables, "--out", "my_graph", "--unknown-nodes=skip")
+    notes = [
+        "! nodes.csv: the label 'nan' (14 nodes) was taken for unlabelled; --classes (dataset.classes) names a class that is really called "
+        "so.",
+        "! nodes.csv: the classes 'Green' and 'green' differ only in case or spaces: --normalize (dataset.normalize=true) makes them one.",
+        "! edges.csv: 1 of 43 edges name a node that is not there (line 44) and were left out.",
+    ]
+    assert code == 0 and out.splitlines()[1:4] == notes
+    shown = run("show", "my_graph")[1].splitlines()
+    assert [line for line in shown if line.startswith("!")][:3] == notes
+    assert "Split: 9 train, 9 val, 10 test; 14 without a label left out" in [line.strip() for line in shown]
+    assert "3 classes" not in run("build", *tables, "--out", "other", "--unknown-nodes=skip", "--normalize")[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -162,12 +187,12 @@ def test_check_numbers_its_lines_and_fails_with_code_2(run: Run, tables: list[st
     run("build", *tables, "--out", "my_graph")
     code, out, _ = run("check", "my_graph")
     assert code == 0
-    assert [line.split()[:2] for line in out.splitlines()] == [[f"{i}.", "ok"] for i in range(1, 10)]
+    assert [line.split()[:2] for line in out.splitlines()] == [[f"{i}.", "ok"] for i in range(1, 9)]
 
     card = json.loads(Path("my_graph/card.json").read_text())
     Path("my_graph/card.json").write_text(json.dumps(card | {"class_names": ["A", "A", "B"]}))
     code, out, _ = run("check", "my_graph")
     assert code == 2
-    assert "5. failed labels: the class name 'A' is empty or there more than once." in out
-    assert "6. ok texts: " in out
+    assert "4. failed labels: the class name 'A' is empty or there more than once." in out
+    assert "5. ok texts: " in out
     assert run("check", "nowhere") == (2, "1. failed files: nowhere is not a graph folder: card.json is missing.\n", "")

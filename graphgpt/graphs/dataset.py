@@ -11,7 +11,7 @@ from graphgpt.files import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Layout
 from graphgpt.registry import TEXT_ENCODERS
-from graphgpt.schema import Registered, configclass
+from graphgpt.schema import Registered, UserPath, configclass
 
 #: Fields of a dataset that say what the prompts call things; the card of a built graph may hold them under ``words``.
 WORDS = ("domain", "node", "relation", "category")
@@ -21,8 +21,9 @@ WORDS = ("domain", "node", "relation", "category")
 class SplitConfig:
     """Which nodes are for training, validation and test; only labelled ones are, and each is in one split at most."""
 
-    name: Literal["random", "planetoid", "given", "file"] = "random"
-    """``random``: by shares; ``planetoid``: by numbers; ``given``: the split that the data bring; ``file``: a table of yours."""
+    name: Literal["auto", "random", "planetoid", "given", "file"] = "auto"
+    """``given``: the split that the data bring; ``random``: by shares; ``auto``: the first of these two that there is; ``planetoid``: by
+    numbers; ``file``: a table of yours."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of ``random`` and ``planetoid``. Same seed, same split, on every machine."""
     train: float = Field(default=0.6, gt=0, lt=1)
@@ -35,12 +36,12 @@ class SplitConfig:
     """``planetoid``: nodes for validation."""
     num_test: int = Field(default=1000, ge=1)
     """``planetoid``: nodes for test; what is left is in no split."""
-    path: str | None = None
+    path: UserPath | None = None
     """``file``: CSV or Parquet file with the columns ``id,split``, such as the ``split.csv`` of a run."""
 
     def problems(self) -> list[str]:
         """What cannot work and can be seen without the graph, one sentence each."""
-        if self.name == "random" and self.train + self.val >= 1:
+        if self.name in ("auto", "random") and self.train + self.val >= 1:
             return [f"dataset.split: train {self.train} and val {self.val} leave nothing for test; their sum must be below 1."]
         if self.name == "file" and self.path is None:
             return ["dataset.split.path: must be given, for dataset.split.name is 'file'."]

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, first_line
 from graphgpt.files import atomic_folder, fingerprint_of
+from graphgpt.schema import SPLITS
 
 FORMAT = 1
 TEXT_FILE = "text.arrow"
@@ -75,10 +76,16 @@ class TextAttributedGraph:
         return self.x
 
     def title(self, node: int) -> str:
-        return str(self.titles[node].as_py())
+        return self._text(self.titles, node)
 
     def body(self, node: int) -> str:
-        return str(self.bodies[node].as_py())
+        return self._text(self.bodies, node)
+
+    def _text(self, column: pa.ChunkedArray, node: int) -> str:
+        try:
+            return str(column[node].as_py())
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error) from error
 
     def neighbors(self, node: int) -> Tensor:
         return self.col[self.rowptr[node] : self.rowptr[node + 1]]
@@ -127,34 +134,34 @@ class TextAttributedGraph:
 
     @classmethod
     def open(cls, folder: Path) -> "TextAttributedGraph":
-        """Open a saved graph, memory-mapped: the time does not grow with the graph.
+        """Open a saved graph, memory-mapped. The numbers are looked through once, the texts and features are not.
 
         Raises:
-            DataError: a file is missing or damaged, or was written by a newer version.
+            DataError: a file is missing or damaged, or was written by a newer version; or shapes, types or ranges do not fit together.
         """
         for name in ("card.json", "graph.safetensors", TEXT_FILE):
             if not (folder / name).is_file():
                 raise DataError(f"{folder} is not a graph folder: {name} is missing.")
         with _reading(folder / "card.json") as path:
             card = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(card, dict) or not {"format", "name", "fingerprint", "class_names"} <= card.keys():
-                raise ValueError("expected an object with 'format', 'name', 'fingerprint' and 'class_names'")
+            _check_card(card)
         if card["format"] > FORMAT:
             raise DataError(f"{folder / 'card.json'} has format {card['format']}; this version reads up to {FORMAT}: update graphgpt.")
         with _reading(folder / "graph.safetensors") as path:
             tensors = load_file(path)
-            if missing := {"rowptr", "col", "y"} - tensors.keys():
-                raise ValueError(f"it holds no {', '.join(sorted(missing))}")
+            _check_numbers(tensors, len(card["class_names"]))
+        nodes = len(tensors["y"])
         x = None
         if (folder / "x.safetensors").is_file():
             with _reading(folder / "x.safetensors") as path:
                 x = load_file(path).get("x")
                 if x is None:
                     raise ValueError("it holds no x")
+                if x.ndim != 2 or len(x) != nodes or x.dtype not in (torch.float32, torch.float16):
+                    raise ValueError(f"x is {x.dtype} of shape {list(x.shape)}, expected floats of shape [{nodes}, d]: one row per node")
         with _reading(folder / TEXT_FILE) as path:
             texts = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            if texts.schema.names != TEXT_SCHEMA.names:
-                raise ValueError(f"expected the columns {TEXT_SCHEMA.names}, found {texts.schema.names}")
+            _check_texts(texts, nodes)
         return cls(
             rowptr=tensors["rowptr"],
             col=tensors["col"],
@@ -174,8 +181,90 @@ def _reading(path: Path) -> Iterator[Path]:
     """Says which file it was that could not be read."""
     try:
         yield path
-    except (ValueError, SafetensorError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} is damaged ({error}); delete {path.parent} to have it made again.") from error
+    except (ValueError, RecursionError, SafetensorError, pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}); delete {path.parent} to have it made again.") from error
+
+
+def _check_card(card: Any) -> None:
+    """That a card has what the toolkit reads of it, each of the right type.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not isinstance(card, dict) or not {"format", "name", "fingerprint", "class_names"} <= card.keys():
+        raise ValueError("expected an object with 'format', 'name', 'fingerprint' and 'class_names'")
+    types: dict[str, Any] = {
+        **dict.fromkeys(("name", "fingerprint"), str),
+        **dict.fromkeys(("format", "nodes", "edges", "without_text", "self_loops_dropped", "duplicate_edges_dropped"), int),
+        "homophily": float | int | None,
+        "words": dict,
+        **dict.fromkeys(("class_names", "notes"), list),
+    }
+    for key, kind in types.items():
+        if key in card and (not isinstance(card[key], kind) or isinstance(card[key], bool)):
+            raise ValueError(f"its '{key}' is {_shown(card[key])}, expected {getattr(kind, '__name__', 'a number')}")
+    for key in ("class_names", "notes", "words"):
+        values = card.get(key, [])
+        for place, value in values.items() if isinstance(values, dict) else enumerate(values):
+            if not isinstance(value, str):
+                raise ValueError(f"its '{key}' holds {_shown(value)} at {place}, expected a text")
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+
+
+def _check_numbers(tensors: dict[str, Tensor], classes: int) -> None:
+    """That shapes, types and ranges of a graph's tensors are such that no reader goes astray in them; what they say is not looked at.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if missing := {"rowptr", "col", "y"} - tensors.keys():
+        raise ValueError(f"it holds no {', '.join(sorted(missing))}")
+    nodes = tensors["rowptr"].numel() - 1
+    lengths = {"rowptr": nodes + 1, "col": tensors["col"].numel(), "y": nodes, "split": nodes}
+    for name, length in lengths.items():
+        tensor, dtype = tensors.get(name), torch.int8 if name == "split" else torch.int64
+        if tensor is not None and (tensor.dtype != dtype or list(tensor.shape) != [length]):
+            expected = f"{dtype} of shape [{length}]" + (", as rowptr says" if name in ("y", "split") else "")
+            raise ValueError(f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, expected {expected}")
+    rowptr, col = tensors["rowptr"], tensors["col"]
+    if nodes < 0 or int(rowptr[0]) != 0 or int(rowptr[-1]) != len(col) or bool((rowptr[1:] < rowptr[:-1]).any()):
+        found = f"from {int(rowptr[0])} to {int(rowptr[-1])}" if nodes >= 0 else "over nothing"
+        raise ValueError(f"rowptr runs {found}, expected 0 to {len(col)}, the length of col, without a step down")
+    ranges = {"col": (0, nodes - 1), "y": (-1, classes - 1), "split": (-1, len(SPLITS) - 1)}
+    for name, (low, high) in ranges.items():
+        tensor = tensors.get(name)
+        if tensor is not None and len(tensor) and not low <= int(tensor.min()) <= int(tensor.max()) <= high:
+            wrong = ((tensor < low) | (tensor > high)).nonzero()
+            place = int(wrong[0])
+            raise ValueError(f"{name}[{place}] is {int(tensor[place])}, expected {low} to {high}; {len(wrong)} such")
+
+
+def _check_texts(texts: pa.Table, nodes: int) -> None:
+    """That the texts are as many as the nodes, and that each begins where the one before it ends; they themselves are not read.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if texts.schema.names != TEXT_SCHEMA.names:
+        raise ValueError(f"expected the columns {TEXT_SCHEMA.names}, found {texts.schema.names}")
+    if texts.schema.types != TEXT_SCHEMA.types:
+        raise ValueError(f"expected texts, found {', '.join(map(str, texts.schema.types))}")
+    if texts.num_rows != nodes:
+        raise ValueError(f"it holds the texts of {texts.num_rows} nodes, expected {nodes} as rowptr says")
+    texts.validate()
+    for column in texts.columns:
+        for chunk in column.chunks:
+            starts = np.frombuffer(chunk.buffers()[1] or b"", np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            end = chunk.buffers()[2].size if chunk.buffers()[2] is not None else 0
+            if chunk.null_count or (len(starts) and (starts[0] < 0 or starts[-1] > end or (starts[1:] < starts[:-1]).any())):
+                raise ValueError("its texts do not follow one another")
+
+
+def _not_utf8(error: UnicodeDecodeError) -> DataError:
+    return DataError(f"{TEXT_FILE} of a graph is damaged: a text in it is not UTF-8 ({error.reason}); 'graphgpt data check' says where.")
 
 
 class TextWriter:
@@ -209,10 +298,15 @@ class TextWriter:
                 self.without_title += 1
                 self.without_text += not title
             named.append(title or f"node {name}")
-        if named:
-            self._writer.write_batch(
-                pa.record_batch([pa.array(column, pa.large_string()) for column in (ids, named, bodies)], schema=TEXT_SCHEMA)
-            )
+        if not named:
+            return
+        try:
+            columns = [pa.array(column, pa.large_string()) for column in (ids, named, bodies)]
+        except UnicodeEncodeError as error:
+            broken = next(node for node, texts in enumerate(zip(ids, named, bodies, strict=True)) if half_character(*texts))
+            found = half_character(ids[broken], named[broken], bodies[broken])
+            raise DataError(f"A text of the node '{ids[broken]}' holds {found}, half of a character, expected both halves.") from error
+        self._writer.write_batch(pa.record_batch(columns, schema=TEXT_SCHEMA))
 
     def close(self) -> pa.Table:
         """All that was added; when it was written to a file, mapped from there."""
@@ -221,6 +315,15 @@ class TextWriter:
             return pa.ipc.open_file(self._sink.getvalue()).read_all()
         self._sink.close()
         return pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+
+
+def half_character(*texts: str) -> str | None:
+    """The first half of a character (a lone surrogate) in some texts, in visible form; None where all can be written as UTF-8."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        return error.object[error.start].encode("unicode_escape").decode()
+    return None
 
 
 def build_graph(
@@ -270,6 +373,8 @@ def finish_graph(
     """
     table = texts.close()
     n = table.num_rows
+    if found := half_character(*class_names):
+        raise DataError(f"A class name holds {found}, half of a character, expected both halves.")
     edges = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
     rowptr, col, loops = _symmetric(edges, n)
     graph = TextAttributedGraph(
@@ -324,6 +429,14 @@ def _identifying(graph: TextAttributedGraph) -> Iterator[bytes | str]:
         yield from strings(column)
 
 
-def strings(column: pa.ChunkedArray) -> Iterable[str]:
-    """The strings of a column, made one chunk at a time."""
-    return (value for chunk in column.chunks for value in chunk.to_pylist())
+def strings(column: pa.ChunkedArray) -> Iterator[str]:
+    """The strings of a column, made one chunk at a time.
+
+    Raises:
+        DataError: one is not UTF-8, in a damaged file.
+    """
+    try:
+        for chunk in column.chunks:
+            yield from chunk.to_pylist()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from error

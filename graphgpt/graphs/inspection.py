@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, first_line
 from graphgpt.graphs.graph import TextAttributedGraph, identity, strings
 from graphgpt.schema import SPLITS
 
@@ -79,12 +78,16 @@ def _shared(values: np.ndarray) -> int:
 def warnings(graph: TextAttributedGraph, summary: Summary) -> Iterator[str]:
     """What may surprise in training or in the scores, one sentence each."""
     card, n = graph.card, max(graph.num_nodes, 1)
+    yield from card.get("notes", [])
     labelled = int(summary.class_sizes.sum())
     if not labelled:
         yield "No node has a label: only tasks that need none (graph_matching, link_prediction, node_description) can be trained."
     elif (unlabelled := n - labelled) >= MANY * n:
         yield f"{unlabelled / n:.0%} of the nodes have no label: they are neighbours, and in no split."
-    tiny = [name for name, size in zip(graph.class_names, summary.class_sizes, strict=True) if size < TINY]
+    sizes_of = dict(zip(graph.class_names, summary.class_sizes.tolist(), strict=True))
+    if empty := [name for name, size in sizes_of.items() if not size]:
+        yield f"{_counted(len(empty), 'class has', 'classes have')} no node: {_some(empty)}."
+    tiny = [name for name, size in sizes_of.items() if 0 < size < TINY]
     if tiny and labelled:
         yield f"{_counted(len(tiny), 'class has', 'classes have')} fewer than {TINY} nodes: {_some(tiny)}."
     if numbered := [name for name in graph.class_names if name.removeprefix("class ").strip().isdigit()]:
@@ -102,7 +105,7 @@ def warnings(graph: TextAttributedGraph, summary: Summary) -> Iterator[str]:
     if (homophily := card.get("homophily")) is not None and homophily < 1 / max(len(graph.class_names), 1) + MANY:
         yield f"Homophily is {homophily:.2f}, no more than chance would give: averaging over neighbours blurs the classes."
     if graph.split is None:
-        yield "The data bring no split: dataset.split.name=random, planetoid or file makes one."
+        yield "The data bring no split: training draws one (dataset.split.name=random, planetoid or file)."
     elif summary.split_sizes is not None:
         for part, sizes in zip(SPLITS, summary.split_sizes, strict=True):
             if part != "val" and not sizes[:-1].sum():
@@ -182,10 +185,18 @@ def show(graph: TextAttributedGraph) -> None:
             classes.add_row(escape(graph.class_names[label]), f"{size:,}", f"{share:.1%}", *parts, _bar(size, labelled))
         console.print(classes, "")
     if summary.split_sizes is not None:
-        console.print("Split: " + ", ".join(f"{sizes.sum():,} {part}" for part, sizes in zip(SPLITS, summary.split_sizes, strict=True)), "")
+        console.print(_split_line(summary.split_sizes, labelled > 0), "")
 
     for warning in warnings(graph, summary):
         console.print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
+
+
+def _split_line(sizes: np.ndarray, by_label: bool) -> str:
+    """What a task finds in every split: nodes without a label are in none, where others have one."""
+    counts = (sizes[:, :-1] if by_label else sizes).sum(axis=1)
+    line = "Split: " + ", ".join(f"{count:,} {part}" for part, count in zip(SPLITS, counts, strict=True))
+    left = int(sizes[:, -1].sum()) if by_label else 0
+    return line + (f"; {left:,} without a label left out" if left else "")
 
 
 def by_degree(degrees: np.ndarray) -> list[tuple[str, int]]:
@@ -214,11 +225,7 @@ def check(folder: Path) -> Iterator[tuple[str, bool]]:
     except DataError as error:
         yield f"files: {error}", False
         return
-    yield f"files: card, numbers and texts of {graph.num_nodes:,} nodes can be read", True
-    shape = _shape_problem(graph)
-    yield f"shape: {shape or 'rowptr, labels, texts and split have one entry per node'}", shape is None
-    if shape is not None:
-        return
+    yield f"files: card, numbers and texts of {graph.num_nodes:,} nodes can be read, and shapes and ranges fit together", True
     checks: list[tuple[str, Callable[[TextAttributedGraph], str | None], str]] = [
         ("neighbours", _neighbor_problem, "numbers of nodes, ascending, none twice, none the node itself"),
         ("symmetry", _symmetry_problem, "every edge is there in both directions"),
@@ -235,23 +242,11 @@ def check(folder: Path) -> Iterator[tuple[str, bool]]:
         ("card", _card_problem, "counts and fingerprint are those of the data"),
     ]
     for name, problem_of, fine in checks:
-        problem = problem_of(graph)
+        try:
+            problem = problem_of(graph)
+        except DataError as error:
+            problem = str(error)
         yield f"{name}: {problem or fine}", problem is None
-
-
-def _shape_problem(graph: TextAttributedGraph) -> str | None:
-    n = graph.rowptr.numel() - 1
-    lengths: dict[str, Any] = {"y": len(graph.y), "id": len(graph.ids), "title": len(graph.titles), "body": len(graph.bodies)}
-    if graph.split is not None:
-        lengths["split"] = len(graph.split)
-    if wrong := {name: length for name, length in lengths.items() if length != n}:
-        return ", ".join(f"{name} has {length} entries" for name, length in wrong.items()) + f", expected {n} as rowptr says."
-    if graph.rowptr.dtype != torch.int64 or graph.col.dtype != torch.int64 or graph.y.dtype != torch.int64:
-        return f"rowptr, col and y are {graph.rowptr.dtype}, {graph.col.dtype} and {graph.y.dtype}, expected torch.int64."
-    steps = graph.rowptr.diff()
-    if int(graph.rowptr[0]) != 0 or int(graph.rowptr[-1]) != len(graph.col) or bool((steps < 0).any()):
-        return f"rowptr runs from {int(graph.rowptr[0])} to {int(graph.rowptr[-1])}, expected 0 to {len(graph.col)} without a step down."
-    return None
 
 
 def _rows(graph: TextAttributedGraph) -> np.ndarray:
@@ -262,7 +257,6 @@ def _rows(graph: TextAttributedGraph) -> np.ndarray:
 def _neighbor_problem(graph: TextAttributedGraph) -> str | None:
     row, col = _rows(graph), graph.col.numpy()
     checks = [
-        ((col < 0) | (col >= graph.num_nodes), "is no node"),
         (row == col, "is the node itself"),
         (np.append(False, (row[1:] == row[:-1]) & (col[1:] <= col[:-1])), "is not above the one before it"),
     ]
@@ -285,16 +279,17 @@ def _symmetry_problem(graph: TextAttributedGraph) -> str | None:
 
 
 def _label_problem(graph: TextAttributedGraph) -> str | None:
-    y, names = graph.y.numpy(), graph.class_names
-    wrong = ((y < -1) | (y >= len(names))).nonzero()[0]
-    if len(wrong):
-        return f"node {wrong[0]} has the label {y[wrong[0]]}, expected -1 to {len(names) - 1}; {len(wrong)} such."
-    if twice := [name for name, count in Counter(names).items() if count > 1 or not name.strip()]:
+    if twice := [name for name, count in Counter(graph.class_names).items() if count > 1 or not name.strip()]:
         return f"the class name '{twice[0]}' is empty or there more than once."
     return None
 
 
 def _text_problem(graph: TextAttributedGraph) -> str | None:
+    for name, column in (("id", graph.ids), ("title", graph.titles), ("body", graph.bodies)):
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as error:
+            return f"the column {name} is damaged ({first_line(error)})."
     seen: set[str] = set()
     for node, name in enumerate(strings(graph.ids)):
         if not name or name in seen:
@@ -320,9 +315,6 @@ def _split_problem(graph: TextAttributedGraph) -> str | None:
     if graph.split is None:
         return None
     split = graph.split.numpy()
-    wrong = ((split < -1) | (split >= len(SPLITS))).nonzero()[0]
-    if len(wrong):
-        return f"node {wrong[0]} has the split {split[wrong[0]]}, expected -1 to {len(SPLITS) - 1}."
     empty = [part for index, part in enumerate(SPLITS) if part != "val" and not (split == index).any()]
     return f"no node is in {' or '.join(empty)}." if empty else None
 

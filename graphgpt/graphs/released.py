@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
-from graphgpt.untrusted import load_untrusted
+from graphgpt.graphs.stored import Stored, edge_tensor, load_stored
 
 log = logging.getLogger(__name__)
 
@@ -118,33 +118,19 @@ def open_graph_file(path: Path) -> GraphFile:
     return GraphFile(path=path, fingerprint=card["fingerprint"], graphs=graphs)
 
 
-class _Stored:
-    """Stands in for a class of torch_geometric or torch_sparse: its state becomes attributes, and none of its code runs."""
-
-
-#: PyG 1.x keeps a graph's tensors in ``Data`` itself, PyG 2.x in a ``GlobalStorage``; a torch_sparse matrix is one with a storage.
-_STAND_INS = (
-    "torch_geometric.data.data.Data",
-    "torch_geometric.data.data.DataEdgeAttr",
-    "torch_geometric.data.data.DataTensorAttr",
-    "torch_geometric.data.storage.GlobalStorage",
-    "torch_sparse.tensor.SparseTensor",
-    "torch_sparse.storage.SparseStorage",
-)
-
-
 def _convert(path: Path) -> dict[str, dict[str, Tensor]]:
-    loaded = load_untrusted(path, "a file of graphs", dict.fromkeys(_STAND_INS, _Stored))
+    loaded = load_stored(path, "a file of graphs")
+    expected = "expected a dictionary of graphs by name, as torch.save({'cora': data}, file) writes it"
+    if isinstance(loaded, Stored):
+        raise DataError(f"{path}: {expected}, found one graph; its name is what stands before the first '_' in the records' ids.")
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(key, str) for key in loaded):
         found = f"a dictionary with the keys {list(loaded)[:5]}" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
-        raise DataError(f"{path}: expected a dictionary of graphs by name, as torch.save({{'cora': data}}, file) writes it, found {found}.")
+        raise DataError(f"{path}: {expected}, found {found}.")
     return {key: _tensors(value, f"{path}, graph '{key}'") for key, value in loaded.items()}
 
 
 def _tensors(stored: Any, where: str) -> dict[str, Tensor]:
-    fields = vars(stored) if isinstance(stored, _Stored) else stored
-    if isinstance(fields, dict) and isinstance(storage := fields.get("_store"), _Stored):
-        fields = vars(storage).get("_mapping")
+    fields = stored.fields if isinstance(stored, Stored) else stored
     if not isinstance(fields, dict):
         raise DataError(f"{where}: expected a torch_geometric Data object, found a {type(stored).__name__}.")
     x = fields.get("x")
@@ -167,19 +153,17 @@ def _tensors(stored: Any, where: str) -> dict[str, Tensor]:
 
 def _edges(value: Any, num_nodes: int, where: str) -> Tensor | None:
     """Edges [2, e] from a tensor or a torch_sparse matrix, which has a row per edge or, compressed, a start per row."""
-    if isinstance(value, _Stored):
-        storage = vars(getattr(value, "storage", _Stored()))
-        row, rowptr, col = (storage.get(name) for name in ("_row", "_rowptr", "_col"))
-        if row is None and isinstance(rowptr, Tensor):
-            row = torch.repeat_interleave(torch.arange(len(rowptr) - 1), rowptr.diff())
-        if not isinstance(row, Tensor) or not isinstance(col, Tensor) or row.shape != col.shape:
-            raise DataError(f"{where}: its edge_index is a sparse matrix without rows and columns.")
-        value = torch.stack([row, col])
     if value is None:
         return None
-    if not isinstance(value, Tensor) or value.ndim != 2 or value.shape[0] != 2:
-        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise DataError(f"{where}: expected edge_index of shape [2, edges] or a sparse matrix, found {found}.")
+    try:
+        value = edge_tensor(value)
+    except ValueError as error:
+        raise DataError(f"{where}: expected edge_index of shape [2, edges] or a sparse matrix, found {error}.") from error
+    if value.ndim != 2 or value.shape[0] != 2 or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise DataError(
+            f"{where}: expected edge_index of shape [2, edges], of integers, or a sparse matrix, "
+            f"found {value.dtype} of shape {list(value.shape)}."
+        )
     if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < num_nodes:
         raise DataError(f"{where}: edge_index names the node {int(value.max())}, but x has {num_nodes} rows.")
     return value.to(torch.int64)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from graphgpt.graphs.dataset import SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, strings
 from graphgpt.graphs.tables import Table, open_table
 from graphgpt.schema import SPLITS
+
+log = logging.getLogger(__name__)
 
 
 def split_nodes(graph: TextAttributedGraph, config: SplitConfig, *, needs_labels: bool = True) -> Tensor:
@@ -33,19 +36,24 @@ def split_nodes(graph: TextAttributedGraph, config: SplitConfig, *, needs_labels
     """
     for problem in config.problems():
         raise DataError(problem)
-    name = graph.card["name"]
+    name, way = graph.card["name"], config.name
+    if way == "auto":
+        way = "random" if graph.split is None else "given"
+        log.info("Split of the graph '%s': %s (dataset.split.name).", name, way)
+    elif way in ("random", "planetoid") and graph.split is not None:
+        log.warning("The graph '%s' brings a split, and dataset.split.name=%s draws another; given takes the one it brings.", name, way)
     labelled, kind = (graph.y >= 0).numpy(), "labelled nodes"
     if not needs_labels and not labelled.any():
         labelled, kind = np.ones_like(labelled), "nodes"
     # RandomState's stream is frozen by numpy's policy, so a split is the same under every version.
     random = np.random.RandomState(config.seed)
-    if config.name == "random":
+    if way == "random":
         order = random.permutation(labelled.nonzero()[0])
         train, val = round(config.train * len(order)), round((config.train + config.val) * len(order))
         split = _assigned(graph, (order[:train], order[train:val], order[val:]))
-    elif config.name == "planetoid":
+    elif way == "planetoid":
         split = _planetoid(graph, config, random)
-    elif config.name == "file":
+    elif way == "file":
         split = read_split(graph, Path(str(config.path)))
     elif graph.split is None:
         raise DataError(f"dataset.split.name is 'given', but the graph '{name}' brings no split; use 'random'.")
@@ -54,7 +62,8 @@ def split_nodes(graph: TextAttributedGraph, config: SplitConfig, *, needs_labels
     split = np.where(labelled, split, np.int8(-1))
     for index, part in enumerate(SPLITS):
         if part != "val" and not (split == index).any():
-            raise DataError(f"The {part} split of the graph '{name}' is empty ({int(labelled.sum())} {kind}).")
+            advice = " The data bring it so; dataset.split.name=random draws one." if way == "given" else ""
+            raise DataError(f"The {part} split of the graph '{name}' is empty ({int(labelled.sum())} {kind}).{advice}")
     return torch.from_numpy(split)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, first_line
 from graphgpt.files import atomic_folder, cache_dir, fingerprint
 from graphgpt.graphs.dataset import GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph
@@ -42,6 +43,8 @@ def open_graph(
     if not (folder / "card.json").is_file():
         log.info("Building the graph '%s' (once) ...", dataset.config.name)
         dataset.write(folder)
+        for note in TextAttributedGraph.open(folder).card.get("notes", []):
+            log.warning("%s", note)
     return encode_texts(TextAttributedGraph.open(folder), encoder, llm, llm_id)
 
 
@@ -62,8 +65,14 @@ def encode_texts(
                 save_file({"x": encoded.features}, tmp / "x.safetensors")
             else:
                 _write_in_parts(tmp / "x.safetensors", graph, encoder, functools.cache(llm))
+    try:
+        x = load_file(cached / "x.safetensors")["x"]
+        if len(x) != graph.num_nodes:
+            raise ValueError(f"{len(x)} rows, expected {graph.num_nodes}")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise DataError(f"{cached} is damaged ({first_line(error)}); delete it to have it made again.") from error
     # Checked before they were written; to look at each number again would read the whole file at every start.
-    return dataclasses.replace(graph, x=load_file(cached / "x.safetensors")["x"])
+    return dataclasses.replace(graph, x=x)
 
 
 def _texts(graph: TextAttributedGraph, first: int, count: int) -> list[str]:

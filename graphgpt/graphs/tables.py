@@ -1,9 +1,13 @@
-"""The files that users keep data in: tables (CSV or Parquet) read batch by batch, and arrays of numbers."""
+"""The files that users keep data in: tables (CSV, Parquet or Excel) read batch by batch, and arrays of numbers."""
 
 import csv
 import difflib
+import gzip
 import io
 import itertools
+import os
+import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +20,8 @@ import torch
 from rich import progress
 from rich.console import Console
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, first_line
+from graphgpt.file_kinds import another_kind, kind_of
 from graphgpt.graphs.graph import TextAttributedGraph
 
 T = TypeVar("T")
@@ -30,7 +35,7 @@ Batch = tuple[Sequence[int], dict[str, Sequence[str]]]
 
 
 def open_table(path: Path, required: Collection[str], optional: Collection[str] = ()) -> "Table":
-    """A table in Parquet (``.parquet``, ``.pq``) or else CSV, by the file's suffix.
+    """A table in Parquet, Excel's ``.xlsx`` or CSV (compressed with gzip or not), told by the file's content.
 
     Args:
         required: Columns that must be there.
@@ -39,7 +44,10 @@ def open_table(path: Path, required: Collection[str], optional: Collection[str] 
     Raises:
         DataError: the file is empty or in another format, or a column is missing, misspelt or there twice.
     """
-    cls: type[Table] = ParquetTable if path.suffix.lower() in (".parquet", ".pq") else CsvTable
+    if problem := another_kind(path, *TABLES):
+        raise DataError(f"{path} {problem}.")
+    kind = kind_of(path)
+    cls = ParquetTable if path.suffix.lower() in (".parquet", ".pq") else TABLES.get(kind.name if kind else "", CsvTable)
     return cls(path, required, optional)
 
 
@@ -53,6 +61,7 @@ class Table(ABC):
         header: Where the header stands, for messages.
         columns: Those that the file has, asked for or not.
         unit: What a place counts.
+        notes: What was decided in reading it, a sentence each.
     """
 
     unit: str
@@ -61,6 +70,7 @@ class Table(ABC):
         self.path = path
         self.required = tuple(required)
         self.known = (*required, *optional)
+        self.notes: list[str] = []
         self.header, self.columns = self._read_header()
         missing = [column for column in self.known if column not in self.columns]
         for column in self.columns:
@@ -85,8 +95,15 @@ class Table(ABC):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
+#: What may stand between the fields of a record, and what it is called; the first is taken where none fits better.
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
 class CsvTable(Table):
     """A CSV file in UTF-8 (with or without a byte order mark) with a header; quoted fields may span lines, blank lines do not count.
+
+    What separates the fields is told by the header (or by a line ``sep=;`` above it, as Excel writes it), and so is whether
+    spaces stand before quotes.
 
     Raises:
         DataError: the file is empty or no CSV in UTF-8, a column is missing, a record has too few or too many fields.
@@ -101,6 +118,8 @@ class CsvTable(Table):
         line, header = next(self._records, (1, []))
         if not header:
             raise DataError(f"{self.path} is empty, expected a header with {quoted(self.required)} and records below it.")
+        if self._separator != ",":
+            self.notes.append(f"{self.path.name}: the fields are separated by {SEPARATORS.get(self._separator, repr(self._separator))}.")
         return self.at(line), [column.strip() for column in header]
 
     def __iter__(self) -> Iterator[Batch]:
@@ -115,7 +134,7 @@ class CsvTable(Table):
                     if len(fields) != width:
                         raise DataError(
                             f"{self.at(line)}: {len(fields)} fields, expected {width} as in the header "
-                            "(a text with a comma in it needs quotes around it)."
+                            f"(a text with {self._separator!r} in it needs quotes around it, and nothing before the first quote)."
                         )
                 lines, records = zip(*batch, strict=True)
                 by_place = list(zip(*records, strict=True))
@@ -127,13 +146,24 @@ class CsvTable(Table):
     def _read(self) -> Iterator[tuple[int, list[str]]]:
         """Fields of every record, the header first, and the line on which it starts."""
         line = 1
-        with self.path.open("rb") as self._raw, io.TextIOWrapper(self._raw, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+        with self.path.open("rb") as self._raw, self._text() as file:
             try:
+                start = list(itertools.islice(file, 64))
+                self._separator = ","
+                if start and (told := re.fullmatch(r"sep=(.)\s*", start[0])):
+                    self._separator, line = told[1], 2
+                    del start[0]
+                elif start:
+                    self._separator = max(SEPARATORS, key=lambda separator: self._known_in(start[0], separator))
+                # Where CSV is written as it should be, a quote that opens a field stands at its very beginning.
+                mark = re.escape(self._separator)
+                spaced = any(re.search(rf'{mark} +"[^"{mark}\r\n]', text) for text in start)
+                above = line - 1
+                reader = csv.reader(itertools.chain(start, file), delimiter=self._separator, skipinitialspace=spaced, strict=True)
                 for fields in reader:
                     if fields:  # none on a blank line
                         yield line, fields
-                    line = reader.line_num + 1
+                    line = reader.line_num + 1 + above
             except csv.Error as error:
                 raise DataError(
                     f"{self.at(line)}: the record that starts here is not CSV ({error}): "
@@ -141,9 +171,23 @@ class CsvTable(Table):
                 ) from error
             except UnicodeDecodeError as error:
                 raise self._not_utf8() from error
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise DataError(f"{self.path} is damaged after line {line - 1}: {first_line(error)}.") from error
+
+    def _text(self) -> io.TextIOWrapper:
+        compressed = self._raw.read(2) == b"\x1f\x8b"
+        self._raw.seek(0)
+        data = gzip.GzipFile(fileobj=self._raw) if compressed else self._raw
+        return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]  # a GzipFile reads as any other does
+
+    def _known_in(self, header: str, separator: str) -> int:
+        """How many of the columns asked for the header has, were this between them."""
+        return len({field.strip(' \r\n"') for field in header.split(separator)} & {*self.known})
 
     def _not_utf8(self) -> DataError:
-        data = self.path.read_bytes()  # the text is decoded in blocks, ahead of the records: look for the place anew
+        self._raw.seek(0)
+        with self._text() as file:  # the text is decoded in blocks, ahead of the records: look for the place anew
+            data = file.buffer.read()
         try:
             data.decode()
         except UnicodeDecodeError as error:
@@ -197,6 +241,57 @@ class ParquetTable(Table):
             raise DataError(f"{self.path} is damaged after row {row - 1}: {error}") from error
 
 
+class ExcelTable(Table):
+    """The first sheet of an Excel workbook, read by openpyxl; an empty cell is an empty string.
+
+    Raises:
+        DataError: openpyxl is not installed or cannot read the workbook, or a column is missing.
+    """
+
+    unit = "row"
+
+    def _read_header(self) -> tuple[str, list[str]]:
+        try:
+            import openpyxl
+        except ImportError as error:
+            raise DataError(
+                f"{self.path} is an Excel workbook: install what reads it (pip install openpyxl), or save it as CSV in UTF-8."
+            ) from error
+        try:
+            self._rows = openpyxl.load_workbook(self.path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+            header = next(self._rows, ())
+        # What reading a damaged workbook ends in may be an exception of openpyxl's, of zip archives' or of XML's.
+        except Exception as error:
+            raise DataError(f"{self.path}: expected an Excel workbook, but: {first_line(error)}.") from error
+        return self.at(1), [_cell(value).strip() for value in header]
+
+    def __iter__(self) -> Iterator[Batch]:
+        place = 2
+        while batch := list(itertools.islice(self._rows, BATCH)):
+            places = range(place, place + len(batch))
+            place += len(batch)
+            filled = [(row, values) for row, values in zip(places, batch, strict=True) if any(value is not None for value in values)]
+            columns: dict[str, Sequence[str]] = {column: [""] * len(filled) for column in self.known}
+            for column in set(self.known) & set(self.columns):
+                at = self.columns.index(column)
+                columns[column] = [_cell(values[at]) if at < len(values) else "" for _, values in filled]
+            if filled:
+                yield [row for row, _ in filled], columns
+        if place == 2:
+            raise DataError(f"{self.path} holds nothing but a header, expected records below it.")
+
+
+def _cell(value: object) -> str:
+    """A cell as it looks: Excel keeps whole numbers as floats."""
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+#: How tables of a kind of file are read; text is CSV.
+TABLES: dict[str, type[Table]] = {"parquet": ParquetTable, "xlsx": ExcelTable, "gzip": CsvTable}
+
+
 def with_progress(batches: Iterable[T], path: Path, total: int | None = None) -> Iterator[T]:
     """The same batches, with a bar on the screen while a long file is read.
 
@@ -218,10 +313,12 @@ def read_features(graph: TextAttributedGraph, path: Path) -> TextAttributedGraph
     Raises:
         DataError: the file holds something else, has another number of rows, or holds a value that is not finite.
     """
+    if problem := another_kind(path, "npy", "npz"):
+        raise DataError(f"{path} {problem}; expected one array of real numbers as numpy.save writes it.")
     try:
         x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: expected numbers as numpy.save writes them, but: {error}") from error
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        raise DataError(f"{path}: expected numbers as numpy.save writes them, but: {first_line(error)}") from error
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
         found = f"values of type {x.dtype}" if isinstance(x, np.ndarray) else "an archive of arrays"
         raise DataError(f"{path}: expected one array of real numbers as numpy.save writes it, found {found}.")
@@ -233,16 +330,26 @@ def read_features(graph: TextAttributedGraph, path: Path) -> TextAttributedGraph
 
 
 def missing_files(files: Mapping[str, str | None]) -> list[str]:
-    """A sentence for every file that is not there.
+    """A sentence for every file that is not there or cannot be read.
 
     Args:
         files: Paths by config key; None where the user gave none.
     """
-    return [
-        f"{key}={name}: there is no such file.{hint(Path(name).name, [other.name for other in Path(name).parent.glob('*')])}"
-        for key, name in files.items()
-        if name is not None and not Path(name).is_file()
-    ]
+    problems = {key: (name, _file_problem(Path(name))) for key, name in files.items() if name is not None}
+    return [f"{key}={name}: {problem}" for key, (name, problem) in problems.items() if problem]
+
+
+def _file_problem(path: Path) -> str | None:
+    try:
+        if path.is_file():
+            return None if os.access(path, os.R_OK) else "this file may not be read (permission denied)."
+        if path.is_dir():
+            return "this is a folder, expected a file."
+        if path.exists():
+            return "this is no regular file (a pipe can be read only once): save it as a file first."
+        return f"there is no such file.{hint(path.name, [other.name for other in path.parent.glob('*')])}"
+    except OSError as error:
+        return f"this cannot be read ({error.strerror})."
 
 
 def hint(word: str, known: Collection[str], cutoff: float = 0.6) -> str:

@@ -111,7 +111,7 @@ def test_misspelt_keys_in_plain_data(good: list[str]) -> None:
             "experiment: there is no 'stage2/node_clasification'. Did you mean 'stage2/node_classification'?",
         ),
         ("task.wording=relesed", "task.wording: 'relesed' is not one of task.wordings. Did you mean 'released'?"),
-        ("dataset.split.name=givn", "dataset.split.name: 'givn' is not one of random, planetoid, given, file. Did you mean 'given'?"),
+        ("dataset.split.name=givn", "dataset.split.name: 'givn' is not one of auto, random, planetoid, given, file. Did you mean 'given'?"),
     ],
 )
 def test_unknown_name(good: list[str], override: str, sentence: str) -> None:

@@ -1,12 +1,17 @@
 """The ``csv`` dataset: what it reads, and what it refuses in which words."""
 
 import csv
+import gzip
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -120,7 +125,8 @@ def test_features(tmp_path: Path) -> None:
         ("id,title\n", "nodes.csv holds nothing but a header, expected records below it."),
         ("id,tite,body\na,A,B\n", "nodes.csv, line 1: the column 'tite' is unknown. Did you mean 'title'?"),
         ("ID,title\na,A\n", "nodes.csv, line 1: the column 'ID' is unknown. Did you mean 'id'?"),
-        ("id;title\na;A\n", "nodes.csv, line 1: expected a column 'id', found 'id;title'."),
+        ("id;tite\na;A\n", "nodes.csv, line 1: the column 'tite' is unknown. Did you mean 'title'?"),
+        ("id/title\na/A\n", "nodes.csv, line 1: expected a column 'id', found 'id/title'."),
         ("id,label\na,X\n", "nodes.csv, line 1: expected a column 'title' or 'body', found 'id', 'label'."),
         ("id,title,title\na,A,B\n", "nodes.csv, line 1: the column 'title' is there more than once."),
         ("id,title\na,A\nb,B\na,C\n", "nodes.csv, line 4: the id 'a' is taken already, by the node on line 2."),
@@ -155,7 +161,7 @@ def test_refuses_edges(tmp_path: Path, edges: str, message: str) -> None:
 def test_refuses_an_edge_to_an_unknown_node(tmp_path: Path) -> None:
     nodes = "id,title\npaper_1,A\npaper_2,B\n"
     refuses(tmp_path, "nodes.csv. Did you mean 'paper_1'?", nodes=nodes, edges="source,target\npaper_2,papr_1\n")
-    with pytest.raises(DataError, match=r"edges.csv, line 2: the target 'zzz' is not an id in \S*nodes.csv\.$"):
+    with pytest.raises(DataError, match=r"edges.csv, line 2: the target 'zzz' is not an id in \S*nodes.csv\. 1 of 1 edges "):
         dataset(tmp_path, nodes, "source,target\npaper_2,zzz\n").build()
 
 
@@ -231,6 +237,131 @@ def test_what_is_written_is_read_back(tmp_path: Path, data: st.DataObject, ids: 
     assert graph.bodies.to_pylist() == [body for _, _, body, _ in records]
     assert ["" if y < 0 else graph.class_names[y] for y in graph.y.tolist()] == [label for *_, label in records]
     assert edge_set(graph) == {frozenset(edge) for edge in edges if edge[0] != edge[1]}
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_recognised_and_said(tmp_path: Path, separator: str, name: str) -> None:
+    expected = dataset(tmp_path).build()
+    graph = dataset(tmp_path, NODES.replace(",", separator), EDGES.replace(",", separator)).build()
+    assert graph.fingerprint == expected.fingerprint and expected.card["notes"] == []
+    assert graph.card["notes"] == [f"{file}.csv: the fields are separated by {name}." for file in ("nodes", "edges")]
+
+
+def test_the_line_that_excel_writes_above_the_header(tmp_path: Path) -> None:
+    graph = dataset(tmp_path, "\ufeffsep=;\r\n" + NODES.replace(",", ";"), "sep=,\n" + EDGES).build()
+    assert graph.fingerprint == dataset(tmp_path).build().fingerprint
+    refuses(tmp_path, "nodes.csv, line 4: the id 'a' is taken already, by the node on line 3.", nodes="sep=;\nid;title\na;A\na;B\n")
+
+
+def test_spaces_before_quotes(tmp_path: Path) -> None:
+    graph = dataset(
+        tmp_path, 'id, title, body\na, "A, the first", "he said ""yes"""\nb, "B", plain\n', 'source, target\n"a", "b"\n'
+    ).build()
+    assert graph.titles.to_pylist() == ["A, the first", "B"] and graph.bodies.to_pylist() == ['he said "yes"', "plain"]
+    assert edge_set(graph) == {frozenset("ab")}
+
+
+def test_a_space_before_a_text_without_quotes_is_the_text_s_own(tmp_path: Path) -> None:
+    graph = dataset(tmp_path, 'id,title,body\na,A, said ""\nb,B,"ends with, "\n', "source,target\na,b\n").build()
+    assert graph.bodies.to_pylist() == [' said ""', "ends with, "]
+
+
+def test_compressed_tables(tmp_path: Path) -> None:
+    graph = dataset(tmp_path, gzip.compress(NODES.encode()), gzip.compress(EDGES.encode())).build()
+    assert graph.fingerprint == dataset(tmp_path).build().fingerprint
+    refuses(tmp_path, "nodes.csv is damaged after line ", nodes=gzip.compress(NODES.encode())[:-9])
+    refuses(tmp_path, "nodes.csv, line 2: the byte 0xE9 is not UTF-8", nodes=gzip.compress(b"id,title\na,caf\xe9\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "nodes.csv is a Git-LFS pointer, not the file it stands for: fetch that with "),
+        (
+            b"<!doctype html><html>",
+            "nodes.csv is a web page (HTML): what was downloaded is a page about the file; download the file itself.",
+        ),
+        (b"SQLite format 3\x00", "nodes.csv is an SQLite database: export its tables as CSV."),
+        (b'[{"id": 1}]', "nodes.csv is JSON: write what is needed of it into tables."),
+    ],
+)
+def test_files_of_another_kind_are_called_by_their_name(tmp_path: Path, content: bytes, message: str) -> None:
+    refuses(tmp_path, message, nodes=content)
+
+
+def test_parquet_is_told_by_its_content(tmp_path: Path) -> None:
+    made = dataset(tmp_path)
+    for name in ("nodes", "edges"):
+        pq.write_table(pa.csv.read_csv(tmp_path / f"{name}.csv"), tmp_path / f"{name}.csv")
+    assert made.build().class_names == ("X", "Y")
+
+
+def test_an_excel_workbook(tmp_path: Path) -> None:
+    made = dataset(tmp_path)
+    try:
+        import openpyxl
+    except ImportError:
+        with zipfile.ZipFile(tmp_path / "nodes.csv", "w") as archive:
+            archive.writestr("xl/workbook.xml", "")
+        with pytest.raises(DataError, match=r"nodes\.csv is an Excel workbook: install what reads it \(pip install openpyxl\), or"):
+            made.build()
+        return
+    expected = made.build().fingerprint
+    for name, content in (("nodes", NODES), ("edges", EDGES)):
+        book = openpyxl.Workbook()
+        for row in csv.reader(content.splitlines()):
+            book.active.append(row)
+        book.save(tmp_path / f"{name}.csv")
+    assert made.build().fingerprint == expected
+
+
+def test_labels_and_texts_that_say_nothing(tmp_path: Path) -> None:
+    nodes = "id,title,body,label\na,nan,nan,X\nb,None,text,nan\nc,C,x,-1\nd,D,x,X\n"
+    graph = dataset(tmp_path, nodes, "source,target\na,b\n").build()
+    assert graph.class_names == ("X",) and graph.y.tolist() == [0, -1, -1, 0]
+    assert graph.titles.to_pylist() == ["node a", "text", "C", "D"]
+    assert graph.card["notes"] == [
+        "nodes.csv: the label 'nan' (1 node), '-1' (1 node) was taken for unlabelled; --classes (dataset.classes) names a class that is "
+        "really called so.",
+        "nodes.csv: 'nan' (2 x), 'None' (1 x) as a title or a body was taken for no text.",
+    ]
+    assert dataset(tmp_path, nodes, "source,target\na,b\n", classes=["X", "nan", "-1"]).build().y.tolist() == [0, 1, 2, 0]
+
+
+def test_labels_joined_on_request(tmp_path: Path) -> None:
+    nodes = "id,title,label\na,A,Birds\nb,B,birds\nc,C,Birds\n"
+    assert dataset(tmp_path, nodes).build().class_names == ("Birds", "birds")
+    assert dataset(tmp_path, nodes, normalize=True).build().class_names == ("Birds",)
+    assert dataset(tmp_path, nodes, normalize=True).fingerprint() != dataset(tmp_path, nodes).fingerprint()
+
+
+def test_edges_to_unknown_nodes_are_counted_and_left_out_on_request(tmp_path: Path) -> None:
+    edges = "source,target\na,b\na,paper 7\nb,c\nzz,zzz\n"
+    refuses(
+        tmp_path,
+        "nodes.csv. 2 of 4 edges name a node that is not there (line 3, 5); dataset.unknown_nodes=skip leaves such edges out.",
+        edges=edges,
+    )
+    graph = dataset(tmp_path, edges=edges, unknown_nodes="skip").build()
+    assert edge_set(graph) == {frozenset("ab"), frozenset("bc")}
+    assert graph.card["notes"] == ["edges.csv: 2 of 4 edges name a node that is not there (line 3, 5) and were left out."]
+
+
+def test_an_empty_split_column_is_none(tmp_path: Path) -> None:
+    assert dataset(tmp_path, "id,title,split\na,A,\nb,B,\n", "source,target\na,b\n").build().split is None
+
+
+def test_home_folders_pipes_and_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dataset(tmp_path)
+    read, write = os.pipe()
+    config = CsvConfig(name="csv", text_encoder={}, nodes="~/nodes.csv", edges=f"/dev/fd/{read}", features="~")
+    assert config.nodes == str(tmp_path / "nodes.csv")
+    assert CsvFiles.problems(config) == [
+        f"dataset.edges=/dev/fd/{read}: this is no regular file (a pipe can be read only once): save it as a file first.",
+        f"dataset.features={tmp_path}: this is a folder, expected a file.",
+    ]
+    os.close(read), os.close(write)
 
 
 def test_cora() -> None:

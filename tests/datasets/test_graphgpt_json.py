@@ -493,7 +493,10 @@ def test_what_others_allow_is_not_allowed_here(tmp_path: Path) -> None:
             {"g": Data(x=torch.ones(3, 1), edge_index=torch.tensor([[0], [3]]))},
             ", graph 'g': edge_index names the node 3, but x has 3 rows.",
         ),
-        ({"g": Data(x=torch.ones(3, 1), edge_index=torch.ones(3, 1))}, "expected edge_index of shape [2, edges] or a sparse matrix"),
+        (
+            {"g": Data(x=torch.ones(3, 1), edge_index=torch.ones(3, 1))},
+            "expected edge_index of shape [2, edges], of integers, or a sparse",
+        ),
     ],
 )
 def test_graph_file_with_the_wrong_content(tmp_path: Path, content: Any, message: str) -> None:

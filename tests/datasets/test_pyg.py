@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch_geometric.data import Data, HeteroData
 
+from graphgpt.datasets import pyg
 from graphgpt.datasets.pyg import PygConfig, PygFile
 from graphgpt.errors import DataError
 from graphgpt.registry import DATASETS
@@ -91,14 +92,17 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     ("saved", "message"),
     [
         (without("title", "raw_texts"), "expected texts under one of 'title', 'titles', 'text', "),
-        (without("edge_index"), "expected edge_index, found 'label_names', "),
+        (without("edge_index"), "expected edge_index (or adj_t), found 'label_names', "),
         (
             without(edge_index=torch.zeros(3, 2, dtype=torch.long)),
             "edge_index is torch.int64 of shape [3, 2], expected integers of shape [2, e].",
         ),
         (without(edge_index=torch.zeros(2, 2)), "edge_index is torch.float32 of shape [2, 2], expected integers"),
-        (without(edge_index=torch.tensor([[0, 1], [1, 4]])), "edge_index[1, 1] is 4, expected a node below 4, the number of texts."),
-        (without(edge_index=[[0], [1]]), "edge_index is a list, expected a dense tensor of real numbers."),
+        (
+            without(edge_index=torch.tensor([[0, 1], [1, 4]])),
+            "edge_index[1, 1] is 4, expected a node below 4, the number of texts; 1 ",
+        ),
+        (without(edge_index=[[0], [1]]), "edge_index is a list, expected integers of shape [2, e], or a sparse matrix."),
         (without(title=["A"]), "title has 1 texts and raw_texts has 4, expected as many: one per node."),
         (without(title="ABCD"), "title is a str, expected a list of strings."),
         (without(title=["A", "B", 3, "D"]), "title[2] is 3, expected a string."),
@@ -122,6 +126,85 @@ def test_refuses_in_words(tmp_path: Path, saved: dict[str, Any], message: str) -
     assert str(tmp_path / "data.pt") in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["coo", "csr", "csc"])
+def test_sparse_features_are_made_dense(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = {"coo": torch.eye(4).to_sparse(), "csr": torch.eye(4).to_sparse_csr(), "csc": torch.eye(4).to_sparse_csc()}[form]
+    assert dataset(tmp_path, Data(**without(x=x))).build().features.tolist() == np.eye(4).tolist()
+    monkeypatch.setattr(pyg, "LARGEST_DENSE", 15)
+    with pytest.raises(DataError, match="x is sparse, and 4 x 4 = 16 numbers when made dense; make it smaller first"):
+        dataset(tmp_path, Data(**without(x=x))).build()
+
+
+def test_adjacency_matrices_are_edges(tmp_path: Path) -> None:
+    expected = dataset(tmp_path, Data(**ATTRIBUTES)).build().fingerprint
+    matrix = torch.sparse_coo_tensor(ATTRIBUTES["edge_index"], torch.ones(4), (4, 4))
+    for saved in ({"adj_t": matrix.to_sparse_csr()}, {"adj": matrix}, {"edge_index": matrix}):
+        assert dataset(tmp_path, Data(**(without("edge_index") | saved))).build().fingerprint == expected
+
+
+def test_sparse_tensors_that_point_elsewhere_are_refused(tmp_path: Path) -> None:
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        matrix = torch.sparse_coo_tensor(torch.tensor([[0, 9], [1, 1]]), torch.ones(2), (4, 4), check_invariants=False)
+        made = dataset(tmp_path, without(edge_index=matrix))
+    with pytest.raises(DataError, match=r"data\.pt"):
+        made.build()
+
+
+def test_texts_and_names_from_numpy(tmp_path: Path) -> None:
+    names = [np.str_("Zoology"), np.str_("Botany")]
+    saved = without(raw_texts=list(np.array(ATTRIBUTES["raw_texts"])), label_names=names, train_mask=ATTRIBUTES["train_mask"])
+    graph = dataset(tmp_path, Data(**saved)).build()
+    assert graph.fingerprint == dataset(tmp_path, Data(**ATTRIBUTES)).build().fingerprint
+
+
+@pytest.mark.parametrize(("key", "what"), [("raw_texts", "A text of the node '1'"), ("label_names", "A class name")])
+def test_half_of_a_character(tmp_path: Path, key: str, what: str) -> None:
+    broken = [*ATTRIBUTES[key]]
+    broken[1] = "cut in half \ud83d"
+    with pytest.raises(DataError, match=re.escape(f"{what} holds \\ud83d, half of a character, expected both halves.")):
+        dataset(tmp_path, Data(**without(**{key: broken}))).build()
+
+
+def test_graphs_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds graphs by name \('cora', 'pubmed'\), as the graph file of dataset=graphgpt_json does"):
+        dataset(tmp_path, {"cora": Data(**ATTRIBUTES), "pubmed": Data(**ATTRIBUTES)}).build()
+
+
+def test_numbers_of_classes_that_leave_most_out(tmp_path: Path) -> None:
+    y = torch.tensor([0, 1, 20_000, -1])
+    message = "y goes up to 20000 with 3 different numbers, which would make 19998 classes without a node: number them from 0 on"
+    with pytest.raises(DataError, match=re.escape(message)):
+        dataset(tmp_path, Data(**without("label_names", y=y))).build()
+    assert len(dataset(tmp_path, Data(**without("label_names", y=y.clamp(max=3)))).build().class_names) == 4
+
+
+@pytest.mark.parametrize("edges", [torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.complex64)])
+def test_edges_that_are_no_integers(tmp_path: Path, edges: torch.Tensor) -> None:
+    with pytest.raises(DataError, match=re.escape(f"edge_index is {edges.dtype} of shape [2, 2], expected integers of shape [2, e].")):
+        dataset(tmp_path, without(edge_index=edges)).build()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "is a Git-LFS pointer, not the file it stands for: fetch that with 'git lfs pull'",
+        ),
+        (
+            b"<!DOCTYPE html>",
+            "is a web page (HTML): what was downloaded is a page about the file; download the file itself; ",
+        ),
+        (b"<?xml?><graphml>", "is GraphML: write its nodes and edges into two tables (networkx reads it); expected a torch_"),
+    ],
+)
+def test_files_of_another_kind_are_called_by_their_name(tmp_path: Path, content: bytes, message: str) -> None:
+    made = dataset(tmp_path, {})
+    (tmp_path / "data.pt").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        made.build()
+
+
 class Malicious:
     """Would make a file when it is unpickled."""
 
@@ -136,7 +219,7 @@ class Malicious:
 def test_a_malicious_file_is_refused_and_does_nothing(tmp_path: Path, place: str) -> None:
     bomb = Malicious(tmp_path / "boom")
     made = dataset(tmp_path, bomb if place == "alone" else Data(**ATTRIBUTES, bomb=bomb))
-    expected = re.escape(f"{tmp_path / 'data.pt'} is refused: it holds '{os.system.__module__}.system', and only tensors, ")
+    expected = re.escape(f"{tmp_path / 'data.pt'} is refused: it names '{os.system.__module__}.system', which ")
     with pytest.raises(DataError, match=expected):
         made.build()
     assert not (tmp_path / "boom").exists()
@@ -144,7 +227,7 @@ def test_a_malicious_file_is_refused_and_does_nothing(tmp_path: Path, place: str
 
 @pytest.mark.parametrize("saved", [[1, 2], torch.zeros(3), HeteroData()])
 def test_refuses_other_objects(tmp_path: Path, saved: Any) -> None:
-    with pytest.raises(DataError, match=r"(expected a torch_geometric Data or a dictionary of its attributes, found|is refused: it holds)"):
+    with pytest.raises(DataError, match="expected a torch_geometric Data or a dictionary of its attributes, found a"):
         dataset(tmp_path, saved).build()
 
 
@@ -152,7 +235,7 @@ def test_refuses_other_objects(tmp_path: Path, saved: Any) -> None:
 def test_refuses_other_files(tmp_path: Path, content: bytes) -> None:
     made = dataset(tmp_path, {})
     (tmp_path / "data.pt").write_bytes(content)
-    with pytest.raises(DataError, match=r"data\.pt: expected a file that torch\.save wrote, but: "):
+    with pytest.raises(DataError, match=r"data\.pt is (refused: it is no file of tensors|damaged, )"):
         made.build()
 
 

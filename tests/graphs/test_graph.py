@@ -261,10 +261,11 @@ import sys, psutil
 from pathlib import Path
 from graphgpt.graphs.graph import TextAttributedGraph
 TextAttributedGraph.open(Path(sys.argv[1] + "/small"))
-before = psutil.Process().memory_info().rss
+own = lambda: (memory := psutil.Process().memory_info()).rss - memory.shared
+before = own()
 graph = TextAttributedGraph.open(Path(sys.argv[1] + "/graph"))
 graph.title(1000), graph.neighbors(1000)
-print(psutil.Process().memory_info().rss - before)
+print(own() - before)
 """
     build().save(tmp_path / "small")
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -61,6 +61,16 @@ def test_another_seed_gives_another_split() -> None:
     assert not torch.equal(split_nodes(graph, SplitConfig(seed=0)), split_nodes(graph, SplitConfig(seed=1)))
 
 
+def test_auto_takes_the_given_split_and_else_draws_one(caplog: pytest.LogCaptureFixture) -> None:
+    labels, given = [0, 1] * 20, [0] * 20 + [1] * 10 + [2] * 10
+    assert split_nodes(build(labels, given), SplitConfig()).tolist() == given
+    assert torch.equal(split_nodes(build(labels), SplitConfig()), split_nodes(build(labels), SplitConfig(name="random")))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert split_nodes(build(labels, given), SplitConfig(name="random")).tolist() != given
+    expected = "The graph 'toy' brings a split, and dataset.split.name=random draws another; given takes the one it brings."
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [expected]
+
+
 def test_given_split_holds_for_labelled_nodes_only() -> None:
     graph = build([0, 1, 0, -1, 1], split=[0, 2, 1, 0, -1])
     assert split_nodes(graph, SplitConfig(name="given")).tolist() == [0, 2, 1, -1, -1]
@@ -82,7 +92,7 @@ def test_given_split_that_is_not_there_is_refused() -> None:
     ],
 )
 def test_an_empty_part_is_refused(labels: list[int], split: list[int] | None, config: dict[str, Any], name: str, labelled: int) -> None:
-    with pytest.raises(DataError, match=rf"^The {name} split of the graph 'toy' is empty \({labelled} labelled nodes\)\.$"):
+    with pytest.raises(DataError, match=rf"^The {name} split of the graph 'toy' is empty \({labelled} labelled nodes\)\."):
         split_nodes(build(labels, split), SplitConfig(**config))
 
 
