@@ -19,6 +19,7 @@ from torch import Tensor
 
 from graphgpt.assembly import encode_texts, open_dataset
 from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest
+from graphgpt.checkpoints.trained import Trained, read_trained
 from graphgpt.config import EvaluationConfig
 from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
@@ -74,6 +75,8 @@ class Classification:
         probabilities: Of all classes, the likeliest first; they sum to 1.
         prompt: Exactly what the model read, with ``<graph: k tokens>`` for the graph tokens.
         subgraph: The neighbourhood behind the graph tokens, with the graph's node numbers.
+        trained_on: Whether the model was trained on this node's class; None where that is not known.
+        remark: What is to be known about the answer, such as that the model was never trained to classify; empty if nothing is.
     """
 
     node: int
@@ -82,11 +85,33 @@ class Classification:
     probabilities: dict[str, float]
     prompt: str
     subgraph: Subgraph
+    trained_on: bool | None = None
+    remark: str = ""
 
     @property
     def probability(self) -> float:
         """Of the likeliest class."""
         return self.probabilities[self.answer]
+
+
+class Connection(float):
+    """P(connected), a number like any other, that also says what it is worth.
+
+    Attributes:
+        trained_on: Whether the model was trained on this pair; None where that is not known.
+        remark: What is to be known about it, such as that the model was never trained on links; empty if nothing is.
+    """
+
+    trained_on: bool | None
+    remark: str
+
+    def __new__(cls, probability: float, *, trained_on: bool | None = None, remark: str = "") -> "Connection":
+        made = super().__new__(cls, probability)
+        made.trained_on, made.remark = trained_on, remark
+        return made
+
+    def __repr__(self) -> str:
+        return f"{float(self)!r} ({self.remark})" if self.remark else repr(float(self))
 
 
 class Opening(Task):
@@ -123,6 +148,7 @@ class GraphAssistant:
         dataset: What the prompts call things, and how subgraphs are sampled.
         tasks: Settings of ``node_classification`` and ``link_prediction``, by these names; those left out are as shipped.
         seed: Draws neighbours as ``seed`` of ``evaluate.py`` does: the same seed, the same answers.
+        trained: What the model was trained on; None where that is not known.
     """
 
     def __init__(
@@ -133,7 +159,9 @@ class GraphAssistant:
         *,
         tasks: Mapping[str, TaskConfig] | None = None,
         seed: int = 0,
+        trained: Trained | None = None,
     ) -> None:
+        self.trained = trained
         self.model = model
         self.graph = graph
         self.dataset = dataset
@@ -193,7 +221,7 @@ class GraphAssistant:
             model: GraphLLM = MODELS.build(config, opened.features.shape[1])
         load_checkpoint(model, folder)
         place = torch.device(device) if device else torch.accelerator.current_accelerator(check_available=True)
-        return cls(model.eval().to(place or "cpu"), opened, dataset, tasks=tasks, seed=seed)
+        return cls(model.eval().to(place or "cpu"), opened, dataset, tasks=tasks, seed=seed, trained=read_trained(folder))
 
     def with_graph(self, graph: str | Path | TextAttributedGraph) -> "GraphAssistant":
         """The same model, once in memory, on another graph; arguments and errors as for :meth:`from_pretrained`."""
@@ -227,7 +255,8 @@ class GraphAssistant:
 
         Returns:
             A ``Classification`` of ``node``. Of ``nodes``, a table with a row for each, in their order, and the columns ``node``,
-            ``id``, ``answer``, ``probability`` and, under its name, the probability of every class.
+            ``id``, ``answer``, ``probability``, ``trained_on`` (whether the model was trained on the node's class; missing where that
+            is not known) and, under its name, the probability of every class.
 
         Raises:
             DataError: there is no such node, there are no classes, or a prompt is too long.
@@ -250,13 +279,18 @@ class GraphAssistant:
             probabilities=found,
             prompt=self.shown(prompt),
             subgraph=instruction.meta["subgraph"],
+            trained_on=self._seen(self._classification(None) if self.graph.class_names else task, [number])[0],
+            remark=self._remark("node_classification", "to tell classes of nodes", "chain_of_thought"),
         )
 
-    def link(self, first: Node, second: Node) -> float:
+    def link(self, first: Node, second: Node) -> Connection:
         """How likely it is, to the model, that two nodes are connected: P(yes) against P(no).
 
         If there is an edge between them, it leaves the graph before neighbours are sampled, so that the answer is not in the
         question. The nodes do not stand alike in the prompt: the other way round, the figure may be another.
+
+        Returns:
+            A number, with ``trained_on`` and ``remark``: of a model that was never trained on links, it says little.
 
         Raises:
             DataError: there is no such node, both are the same, or the prompt is too long.
@@ -266,7 +300,11 @@ class GraphAssistant:
             raise DataError(f"link: takes two different nodes, and both are {pair[0]}.")
         task = Pair(self.tasks["link_prediction"], self.graph, self.dataset, pair)
         chances, _ = self._score(task, task.instruction(0, seed=mix(self.seed, *pair), training=False))
-        return chances[YES]
+        return Connection(
+            chances[YES],
+            trained_on=self._seen(task, [0])[0],
+            remark=self._remark("link_prediction", "to tell whether nodes are connected"),
+        )
 
     @overload
     def ask(self, question: str, node: Node | None = None, *, stream: Literal[False] = False, **options: Any) -> str: ...
@@ -351,6 +389,19 @@ class GraphAssistant:
             scores = self.model.score([prompt], [self.processor.answer(name) for name in task.candidates or ()])
         return scores[0].softmax(dim=0).tolist(), prompt
 
+    def _seen(self, task: Task, items: Sequence[int]) -> list[bool | None]:
+        """Whether the model was trained on each of a task's items; None where that is not known."""
+        if self.trained is None or self.trained.items is None:
+            return [None] * len(items)
+        return list(self.trained.seen(task, torch.tensor(items, dtype=torch.int64)).tolist())
+
+    def _remark(self, task: str, purpose: str, *others: str) -> str:
+        """What to say where the model never learned a task, nor others that teach the same."""
+        if self.trained is None or {task, *others} & {*self.trained.tasks}:
+            return ""
+        known = " and ".join(self.trained.tasks)
+        return f"says little: the model was never trained {purpose}, but on {known}; task={task} trains that"
+
     def _table(self, task: NodeClassification, nodes: Sequence[int], batch_size: int) -> "pd.DataFrame":
         import pandas as pd
 
@@ -362,12 +413,16 @@ class GraphAssistant:
         with self._lock:
             found = predict(self.model, task, instructions, settings, "Classifying")
         chances = torch.tensor([prediction.scores for prediction in found]).reshape(-1, len(names)).softmax(dim=1).numpy()
+        seen = self._seen(self._classification(None) if self.graph.class_names else task, nodes)
+        if remark := self._remark("node_classification", "to tell classes of nodes", "chain_of_thought"):
+            log.warning("This table %s.", remark)
         best = np.array([prediction.answer for prediction in found], dtype=np.int64)
         rows = {
             "node": np.array(nodes, dtype=np.int64),
             "id": [prediction.id for prediction in found],
             "answer": [names[i] for i in best],
             "probability": chances[np.arange(len(best)), best],
+            "trained_on": pd.array(seen, dtype="boolean"),
         }
         # Side by side, for a class may be called like one of these columns.
         return pd.concat([pd.DataFrame(rows), pd.DataFrame(chances, columns=names)], axis=1)

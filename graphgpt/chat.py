@@ -12,7 +12,7 @@ from graphgpt.errors import GraphGPTError, nearest
 from graphgpt.registry import add_plugins_option
 
 if TYPE_CHECKING:
-    from graphgpt.assistant import Conversation, GraphAssistant, Node
+    from graphgpt.assistant import Classification, Connection, Conversation, GraphAssistant, Node
 
 
 def add_parser(commands: Any) -> None:
@@ -121,14 +121,17 @@ class Chat:
 
     def link(self, first: str, second: str) -> None:
         chance = self.assistant.link(self._named(first), self._named(second))
-        print(f"P(connected) = {chance:.3f}")
+        print(f"P(connected) = {chance:.3f}{_aside(chance)}")
 
     def classify(self, name: str | None = None) -> None:
         node = self.talk.node if name is None else self._named(name)
         if node is None:
             raise GraphGPTError("/classify: no node is chosen; /classify N asks about one.")
-        for answer, chance in list(self.assistant.classify(node).probabilities.items())[:5]:
+        found = self.assistant.classify(node)
+        for answer, chance in list(found.probabilities.items())[:5]:
             print(f"{chance:6.1%}  {answer}")
+        if aside := _aside(found):
+            print(aside.strip())
 
     def new(self) -> None:
         self.begin(self.talk.node)
@@ -174,3 +177,9 @@ class Chat:
             with contextlib.suppress(GraphGPTError):
                 return self.assistant.number(name)
         return int(name)
+
+
+def _aside(found: "Classification | Connection") -> str:
+    """What is to be known about an answer, in brackets."""
+    known = [found.remark] if found.remark else ["the model was trained on this answer"] if found.trained_on else []
+    return "".join(f" ({sentence})" for sentence in known)

@@ -13,7 +13,7 @@ from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
 from graphgpt.errors import GraphGPTError, first_line
 from graphgpt.files import atomic_folder
 from graphgpt.registry import check_plugins
-from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, write_evaluation
+from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, unseen, write_evaluation
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -61,8 +61,9 @@ def join(folders: Sequence[Path], whole: EvaluationConfig, out: Path) -> list[Pa
     parts: Mapping[str, Task] = task.parts if isinstance(task, Mixture) else {"": task}
     for name, part in parts.items():
         settings = of_part(whole, name) if name else whole
+        part, trained = unseen(part, settings)
         predictions = _join(part, whole, experiment.model, [folder / name for folder in folders])
-        write_evaluation(part, settings, experiment.model, predictions, check_leakage(part, whole, experiment.model), out / name)
+        write_evaluation(part, settings, experiment.model, predictions, check_leakage(part, whole, experiment.model), trained, out / name)
     return [out / name for name in parts]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -93,6 +94,8 @@ class Task(ABC):
     """Whether its samples are questions with answers, or something to be learned without words."""
     needs_labels: ClassVar[bool] = True
     """Whether it asks for a node's label; if not, nodes without one train too, and a graph without any will do."""
+    reveals: ClassVar[str | None] = None
+    """What its answers tell of an item, where other tasks ask the same: the ``class`` of a node. None: what no other task asks."""
     main_metric: ClassVar[str] = "accuracy"
     """The metric that the report puts first."""
 
@@ -168,6 +171,14 @@ class Task(ABC):
         if split == "train" and not self.needs_labels:
             chosen |= self.split == -1
         return chosen.nonzero().flatten()
+
+    def by_part(self, items: Tensor) -> "list[tuple[Task, Tensor]]":
+        """The tasks that items are of, each with its own items; several for a mixture."""
+        return [(self, items)]
+
+    def identities(self, items: Tensor) -> tuple[list[str], list[str]]:
+        """What each item is called and what it says, by which it is found again in another opening or another version of the data."""
+        return node_identities(self.graph, items)
 
     def write_split(self, folder: Path) -> None:
         """Write into ``split.csv`` which node is for what; a task whose items are no nodes has none, or writes its own."""
@@ -247,6 +258,18 @@ class Task(ABC):
             return flat
         head = flat[: self.config.max_chars + 1]
         return head[: head.rfind(" ")].rstrip() if " " in head else head[:-1]
+
+
+def node_identities(graph: TextAttributedGraph, nodes: Tensor) -> tuple[list[str], list[str]]:
+    """Ids of nodes, and their texts; of those without any, their class and how many neighbours they have."""
+    place = pa.array(nodes.numpy())
+    ids, titles, bodies = (column.take(place).to_pylist() for column in (graph.ids, graph.titles, graph.bodies))
+    degrees, names = graph.rowptr.diff()[nodes].tolist(), (*graph.class_names, "")
+    says = [
+        body or title if title != f"node {name}" or body else f"{names[label]} {degree}"
+        for name, title, body, label, degree in zip(ids, titles, bodies, graph.y[nodes].tolist(), degrees, strict=True)
+    ]
+    return ids, says
 
 
 def generator(seed: int) -> torch.Generator:

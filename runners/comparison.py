@@ -35,7 +35,7 @@ def compared_rows(task: Task, config: Any, items: Collection[int]) -> Iterator[R
         if theirs != set(items):
             raise DataError(
                 f"compare.{name}: {folder} asked about {len(theirs)} items, {len(theirs & set(items))} of them among the {len(items)} "
-                "of this evaluation; give both the same limit, seed and split."
+                "of this evaluation; give both the same limit, seed and split (what either checkpoint was trained on is left out)."
             )
         yield Row(**{**result["rows"][0], "name": name, "note": f"evaluated in {folder}", "is_model": False})
 

@@ -23,6 +23,7 @@ from graphgpt.ablations import ablated, without_graph
 from graphgpt.baselines import NAMES, NETWORKS
 from graphgpt.checkpoints.card import add_scores
 from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
+from graphgpt.checkpoints.trained import read_trained
 from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
@@ -50,7 +51,7 @@ from graphgpt.runners.prediction import predict
 from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
-from graphgpt.schema import Baseline
+from graphgpt.schema import Baseline, Split
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -111,10 +112,12 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
         What ``metrics.json`` holds; for a mixture, that by part.
 
     Raises:
-        DataError: the split has no items, a sample cannot be used, or a prompt gives its answer away and ``leakage`` is ``error``.
+        DataError: the split has no items, or none that the checkpoint was not trained on, a sample cannot be used, or a prompt gives its
+            answer away and ``leakage`` is ``error``.
     """
     if isinstance(task, Mixture):
         return {name: evaluate(model, part, of_part(config, name), folder / name) for name, part in task.parts.items()}
+    task, trained = unseen(task, config)
     quiet_libraries()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     model.eval().to(_device(config.accelerator))
@@ -135,7 +138,7 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
             for i, text in zip(chosen, texts, strict=True):
                 found[i] = replace(found[i], text=text)
         predictions[step] = dict(zip(items, found, strict=True))
-    result = write_evaluation(task, config, model.config, predictions, leakage, folder)
+    result = write_evaluation(task, config, model.config, predictions, leakage, trained, folder)
     show(result, folder)
     return result
 
@@ -143,6 +146,51 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
 def of_part(config: Any, name: str) -> Any:
     """The settings for one part of a mixture."""
     return dataclasses.replace(config, compare={label: str(Path(folder) / name) for label, folder in config.compare.items()})
+
+
+def unseen(task: Task, config: Any) -> tuple[Task, dict[str, Any]]:
+    """The task without those items of the split whose answers the checkpoint was trained on; ``split=train`` asks for these.
+
+    Args:
+        task: What is asked.
+        config: The ``EvaluationConfig``.
+
+    Returns:
+        The task, and what ``metrics.json`` holds as ``trained_on``: the checkpoint's ``tasks``; ``known``, whether it says which items;
+        ``unknown``, earlier stages that do not; how many ``items`` the split has, how many of them were ``seen`` and ``left_out``.
+
+    Raises:
+        DataError: no item is left.
+    """
+    trained, items = read_trained(find_checkpoint(config.checkpoint)), task.items(config.split)
+    seen = trained.seen(task, items)
+    left_out = int(seen.sum()) if config.split != "train" else 0
+    if left_out and left_out == len(items):
+        raise DataError(
+            f"split: {config.checkpoint} was trained on every {config.split} item of the graph '{task.data['name']}' ({left_out:,}), so "
+            "their score would say nothing; take others, such as those of the split it was trained with (split.csv in its run folder), or "
+            "split=train to see what it remembers."
+        )
+    facts = {
+        "tasks": list(trained.tasks),
+        "known": trained.items is not None,
+        "unknown": list(trained.unknown),
+        "items": len(items),
+        "seen": int(seen.sum()),
+        "left_out": left_out,
+    }
+    return (_asking_only(task, config.split, items[~seen]) if left_out else task), facts
+
+
+def _asking_only(task: Task, split: Split, items: Tensor) -> Task:
+    """The task with other items of one split, of whatever class it is."""
+    split_of_these, other = split, copy(task)
+
+    def items_of(split: Split) -> Tensor:
+        return items if split == split_of_these else task.items(split)
+
+    other.items = items_of  # type: ignore[method-assign]
+    return other
 
 
 def passes(task: Task, config: Any, model: Any) -> Iterator[Pass]:
@@ -236,7 +284,13 @@ def check_leakage(task: Task, config: Any, model: Any) -> dict[str, Any] | None:
 
 
 def write_evaluation(
-    task: Task, config: Any, model: Any, predictions: Predictions, leakage: dict[str, Any] | None, folder: Path
+    task: Task,
+    config: Any,
+    model: Any,
+    predictions: Predictions,
+    leakage: dict[str, Any] | None,
+    trained: dict[str, Any],
+    folder: Path,
 ) -> dict[str, Any]:
     """Everything that follows from predictions: the files of an evaluation, and the scores on the checkpoint's card.
 
@@ -246,6 +300,7 @@ def write_evaluation(
         model: The model's ``Config``.
         predictions: Of all ``passes``.
         leakage: Of :func:`check_leakage`.
+        trained: Of :func:`unseen`, like the task.
         folder: Where the files go.
 
     Returns:
@@ -268,6 +323,7 @@ def write_evaluation(
         "split": config.split,
         "items": len(items),
         "checkpoint": str(config.checkpoint),
+        "trained_on": trained,
         "seeds": config.all_seeds,
         "shard": config.shard,
         "main_metric": main,
@@ -309,7 +365,7 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
     """What is to be known beside the table, one sentence each."""
-    found = []
+    found = _trained_on(result)
     if result["shard"]:
         found.append(f"Shard {result['shard']}: join all shards with graphgpt gather, which also adds the simple baselines.")
     if (leakage := result["leakage"]) is not None:
@@ -323,6 +379,22 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
             f"Over {len(spread['metrics'])} wordings: {metric_name(main)} {spread['mean'][main]:.1%} on average, "
             f"{spread['spread'][main]:.1%} between the best and the worst."
         )
+    return found
+
+
+def _trained_on(result: Mapping[str, Any]) -> list[str]:
+    """What is to be known about the checkpoint's training, as far as it touches these scores."""
+    facts, split, found = result["trained_on"], result["split"], []
+    if result["task"] not in facts["tasks"]:
+        found.append(f"The checkpoint was never trained on '{result['task']}', but on {' and '.join(facts['tasks'])}.")
+    if not facts["known"]:
+        found.append("Which items the checkpoint was trained on is not known (it holds no record of them): some may be among these.")
+    if facts["unknown"]:
+        found.append(f"Which items {' and '.join(facts['unknown'])} was trained on, where it started, is not known.")
+    if facts["left_out"]:
+        found.append(f"Left out: {facts['left_out']:,} of the {facts['items']:,} {split} items, for the checkpoint was trained on them.")
+    elif facts["seen"]:
+        found.append(f"The checkpoint was trained on {facts['seen']:,} of the {facts['items']:,} {split} items: what it remembers counts.")
     return found
 
 

@@ -1,5 +1,6 @@
 """The Lightning runner: how an experiment is trained."""
 
+import functools
 import logging
 import os
 import time
@@ -20,6 +21,7 @@ from graphgpt.checkpoints.folder import (
     read_history,
     save_checkpoint,
 )
+from graphgpt.checkpoints.trained import trained_items, write_trained
 from graphgpt.files import write_json, write_text
 from graphgpt.models.model import Model
 from graphgpt.registry import RUNNERS
@@ -191,7 +193,7 @@ class LightningRunner:
         from graphgpt.runners.interruption import Interruption
         from graphgpt.runners.measurements import DataWait, observers
         from graphgpt.runners.module import ModelModule
-        from graphgpt.runners.task_data import TaskData
+        from graphgpt.runners.task_data import TaskData, training_items
         from graphgpt.runners.training_report import stage_history, write_training_report
 
         config = self.config
@@ -269,8 +271,11 @@ class LightningRunner:
             trainer.strategy.load_model_state_dict(torch.load(best.best_model_path, weights_only=True))
             states[folder / "best"] = model_state(model)
         if trainer.is_global_zero:
+            items = training_items(task, config.train_samples, experiment.seed)
+            trained = trained_items(task, items, [experiment.stage1, model.config.tower.init_from])
             for target, state in states.items():
-                save_checkpoint(target, model, experiment, data=task.data, history=history, state=state)
+                more = functools.partial(write_trained, trained)
+                save_checkpoint(target, model, experiment, data=task.data, history=history, state=state, more=more)
                 write_card(target)
             write_training_report(task, model, experiment, history, folder)
         trainer.strategy.barrier()

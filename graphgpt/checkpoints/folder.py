@@ -10,6 +10,7 @@
       tower.safetensors
       tower.json                   what tower that is, so that ``model.tower.init_from`` can name the folder
       lora/                        when the language model has adapters, in peft's form
+      trained.parquet              the items whose answers it has seen, and those before it
       history.json                 loss curves of this run and of those it came from
       README.md, scores.json       the model card, and what evaluations found (not part of what is verified)
 
@@ -207,6 +208,7 @@ def save_checkpoint(
     data: Mapping[str, Any],
     history: list[dict[str, Any]],
     state: "Mapping[str, Mapping[str, Tensor]] | None" = None,
+    more: Callable[[Path], None] = lambda tmp: None,
 ) -> None:
     """Write a checkpoint folder, all or nothing.
 
@@ -217,6 +219,7 @@ def save_checkpoint(
         data: Name and fingerprint of the graph, width of its features.
         history: Stages with their loss curves, oldest first.
         state: Of :func:`model_state`; None asks for it.
+        more: As for :func:`write_checkpoint`.
     """
     from safetensors.torch import save_file
 
@@ -226,6 +229,7 @@ def save_checkpoint(
         if "lora" in state:
             model.llm.peft_config["default"].save_pretrained(str(tmp / "lora"))
             save_file(dict(state["lora"]), tmp / "lora" / "adapter_model.safetensors", metadata={"format": "pt"})
+        more(tmp)
 
     parts = {part: state[part] for part in model.parts}
     write_checkpoint(folder, parts, experiment, llm=model.base, data=data, history=history, more=save_adapters)

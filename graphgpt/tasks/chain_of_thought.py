@@ -68,6 +68,7 @@ class ChainOfThought(Task):
     """
 
     words = ("classes", "numbered", "title", "text", "k")
+    reveals = "class"
     main_metric = "top1"
 
     @configclass

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphgpt.errors import DataError, did_you_mean, nearest
+from graphgpt.files import fingerprint
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import DATASETS, TASKS
@@ -98,6 +100,12 @@ class Instructions(Task):
         if self.candidates is not None:
             return "accuracy"
         return "exact_match" if self.config.candidates is None else "label_match"
+
+    def identities(self, items: Tensor) -> tuple[list[str], list[str]]:
+        """Of records: the same turns under the same id, wherever in a file they stand."""
+        records = [self.records[item] for item in items.tolist()]
+        texts = ["\n".join(record.turns) for record in records]
+        return [f"{record.id} {fingerprint(text)}" for record, text in zip(records, texts, strict=True)], texts
 
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         """A record as it was released; nothing in it is left to chance. Where ``own_text`` finds nothing, nothing is hidden.

@@ -19,7 +19,7 @@ from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import SPLITS, Split, configclass
-from graphgpt.task import Task, TaskConfig, generator
+from graphgpt.task import Task, TaskConfig, generator, node_identities
 
 YES, NO = 0, 1
 
@@ -61,6 +61,13 @@ class LinkPrediction(Task):
     def items(self, split: Split) -> Tensor:
         """Places in ``edges.pairs``, ascending, shape ``[k]``, int64."""
         return (self.edges.split == SPLITS.index(split)).nonzero().flatten()
+
+    def identities(self, items: Tensor) -> tuple[list[str], list[str]]:
+        """Of pairs, whichever node comes first."""
+        ids, texts = node_identities(self.graph, self.edges.pairs[items].flatten())
+        ends = list(zip(ids, texts, strict=True))
+        pairs = [sorted(pair) for pair in zip(ends[::2], ends[1::2], strict=True)]
+        return ["\t".join(name for name, _ in pair) for pair in pairs], ["\n".join(text for _, text in pair) for pair in pairs]
 
     def write_split(self, folder: Path) -> None:
         """The pairs, into ``split.csv``: source, target, whether there is an edge, and the split."""

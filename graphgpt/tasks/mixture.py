@@ -128,6 +128,11 @@ class Mixture(Task):
         place = SPLITS.index(split)
         return torch.arange(self._bounds[place], self._bounds[place + 1])
 
+    def by_part(self, items: Tensor) -> list[tuple[Task, Tensor]]:
+        """The parts that places are of, each with its own items, every one once."""
+        part, entry = self._part[items.numpy()], self._entry[items.numpy()]
+        return [(task, torch.from_numpy(np.unique(entry[part == i]))) for i, task in enumerate(self.parts.values())]
+
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         name = [*self.parts][self._part[item]]
         found = self.parts[name].instruction(int(self._entry[item]), seed=seed, training=training, hide_text=hide_text)

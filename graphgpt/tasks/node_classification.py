@@ -18,6 +18,7 @@ class NodeClassification(Task):
     """The answer is a class name; every class name is a candidate (GraphGPT, arXiv:2310.13023, section 3.3)."""
 
     words = ("classes", "numbered", "title", "text")
+    reveals = "class"
 
     @configclass
     class Config(TaskConfig):

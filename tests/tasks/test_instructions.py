@@ -304,7 +304,9 @@ def test_evaluates_released_records(tmp_path: Path) -> None:
         assert (tmp_path / name / "report.html").is_file()
         return {row["name"]: row["metrics"] for row in result["rows"]}
 
-    written = rows("written", RECORDS)
+    with pytest.raises(DataError, match=r"^split: .* was trained on every test item of the graph 'same' \(6\)"):
+        rows("same", RECORDS)
+    written = rows("written", [changed(record, id=f"{record['id']}_again") for record in RECORDS])
     assert set(written["Graph tokens"]) == {"exact_match"} and len(written) >= 2
     pairs = [changed(LINK, id=f"pubmed_{i}_LP", conversations=conversation("<graph> <graph>?", "yes" if i % 2 else "no")) for i in range(4)]
     scored = rows("scored", pairs, "task.candidates=[no,yes]")
