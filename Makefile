@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constra
 help:
 	@echo "make setup   build .venv with the tested versions (PYTHON=... names the Python to build it with)"
 	@echo "make demo    train and evaluate a small model end to end"
-	@echo "make test    run the tests, on all processors (ARGS='-n 0 -k sampling -x' goes to pytest)"
+	@echo "make test    lint (a minute), then run the tests on all processors (ARGS='-n 0 -k sampling -x' goes to pytest)"
 	@echo "make bench   measure speed and memory against plain references, some 20 minutes (benchmarks/RESULTS.md)"
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make clean   remove caches and build products; keeps .venv and runs/"
@@ -21,17 +21,14 @@ setup: .venv/.ready
 demo: .venv/.ready
 	@.venv/bin/python -m graphgpt.demo
 
-test: .venv/.ready
+test: lint
 	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 bench: .venv/.ready
 	@.venv/bin/python benchmarks/all.py $(ARGS)
 
 lint: .venv/.ready
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+	@.ci/lint
 
 clean:
 	rm -rf build dist graphgpt.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -2,12 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
+from graphgpt.installation import CHECKOUT
+
 if TYPE_CHECKING:
     from graphgpt.assistant import GraphAssistant
 
 __all__ = ["GraphAssistant", "__version__"]
 
 __version__ = "0.1.0"
+
+# `graphgpt.configs`, `graphgpt.datasets` and `graphgpt.runners` are folders at the root of a checkout; installed, they lie in here.
+if CHECKOUT is not None:
+    __path__.append(str(CHECKOUT))
 
 
 def __getattr__(name: str) -> Any:

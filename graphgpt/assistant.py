@@ -28,6 +28,7 @@ from graphgpt.graphs.edge_splits import EdgeSplit, without_edges
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.graphs.tables import hint
+from graphgpt.installation import typed
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.streaming import write_answer
 from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
@@ -204,7 +205,7 @@ class GraphAssistant:
         config = _parsed(MODELS, experiment["model"], "model")
         if not issubclass(MODELS.get(config.name), GraphLLM):
             raise CheckpointError(
-                f"{folder} is a '{config.name}', with which one cannot talk; score it: python evaluate.py checkpoint={folder}."
+                f"{folder} is a '{config.name}', with which one cannot talk; score it: {typed('evaluate', f'checkpoint={folder}')}."
             )
         own, tasks = _questions(experiment)
         if graph is None:

@@ -1,35 +1,47 @@
 """``graphgpt``: what there is, what fits, what is installed."""
 
 import argparse
+import runpy
 import shutil
 import sys
 from pathlib import Path
 
+from graphgpt import __version__
 from graphgpt.chat import add_parser as add_chat_parser
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
 from graphgpt.config_files import CONFIG_DIR, config_groups
 from graphgpt.data_cli import add_parser as add_data_parser
 from graphgpt.errors import GraphGPTError, nearest, user_errors
+from graphgpt.installation import typed
 from graphgpt.registry import add_plugins_option, load_plugins
 from graphgpt.runs_cli import add_parser as add_runs_parser
 from graphgpt.sweep_cli import add_parser as add_sweep_parser
 from graphgpt.weights_cli import add_parser as add_weights_parser
 
+#: What a run is made by; their arguments are Hydra's.
+PROGRAMS = {
+    "train": "train: experiment=stage1 [key=value ...], -m for a sweep, --help for what there is",
+    "evaluate": "evaluate a checkpoint: checkpoint=RUN_FOLDER [key=value ...]",
+}
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command; a user's mistake ends in its sentence and exit code 2."""
     parser = argparse.ArgumentParser(prog="graphgpt", description="A language model learns to read graphs through graph tokens.")
+    parser.add_argument("--version", action="version", version=f"graphgpt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    for name, about in PROGRAMS.items():
+        commands.add_parser(name, help=about)
     ls = commands.add_parser("ls", help="list config options, all or of one kind (experiment, tower, llm, dataset, ...)")
     ls.add_argument("kind", nargs="?", help="a config group such as model/tower, or its last part")
     cp = commands.add_parser("cp", help="copy a shipped config file, to change it")
     cp.add_argument("source", help="such as experiment/stage1")
     cp.add_argument("target", type=Path, help="file to write; never overwrites")
     check = commands.add_parser("check", help="pre-flight: everything that can be seen before training")
-    check.add_argument("overrides", nargs="*", help="as for train.py, such as experiment=stage1")
+    check.add_argument("overrides", nargs="*", help="as for graphgpt train, such as experiment=stage1")
     join = commands.add_parser("gather", help="join the shards of an evaluation into one run folder")
-    join.add_argument("folders", nargs="+", type=Path, help="run folders of evaluate.py shard=1/n, shard=2/n, ...")
+    join.add_argument("folders", nargs="+", type=Path, help="run folders of graphgpt evaluate shard=1/n, shard=2/n, ...")
     join.add_argument("--out", type=Path, help="folder to make; a dated one beside the first unless given")
     add_plugins_option(join)
     add_data_parser(commands)
@@ -46,6 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     pull.add_argument("--out", type=Path, required=True, help="folder to make")
     pull.add_argument("--revision", help="branch, tag or commit; the newest unless given")
     commands.add_parser("env", help="versions, for a bug report")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in PROGRAMS:
+        start(*arguments)
+        return
     options = parser.parse_args(arguments)
     with user_errors():
         if plugins := getattr(options, "plugins", None):
@@ -75,6 +91,12 @@ def main(arguments: list[str] | None = None) -> None:
             gather(options.folders, options.out)
         else:
             show_environment()
+
+
+def start(program: str, *arguments: str) -> None:
+    """Become ``python -m graphgpt.train`` or ``graphgpt.evaluate``: what starts more processes of a run starts that again."""
+    sys.argv[1:] = arguments
+    runpy.run_module(f"graphgpt.{program}", run_name="__main__", alter_sys=True)
 
 
 def list_options(kind: str | None) -> None:
@@ -121,7 +143,7 @@ def copy_config(source: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
     group = source.rpartition("/")[0]
-    print(f"Wrote {target}. Put it into a folder DIR/{group}/ and use it: python train.py --config-dir DIR {group}={target.stem}")
+    print(f"Wrote {target}. Put it into a folder DIR/{group}/ and use it: {typed('train')} --config-dir DIR {group}={target.stem}")
 
 
 def show_environment() -> None:

@@ -159,7 +159,7 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
     if isinstance(config, EvaluationConfig):
         for name, folder in config.compare.items():
             if not any(Path(folder).glob("**/predictions.jsonl")):
-                problems.append(f"compare.{name}: {folder} is no run folder of evaluate.py: it has no predictions.jsonl.")
+                problems.append(f"compare.{name}: {folder} is no run folder of an evaluation: it has no predictions.jsonl.")
     if config is None or problems:
         raise ConfigError(problems)
     return config

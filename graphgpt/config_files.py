@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-CONFIG_DIR = Path(__file__).with_name("configs")
+from graphgpt.installation import CHECKOUT, PACKAGE
+
+CONFIG_DIR = (CHECKOUT or PACKAGE) / "configs"
 
 
 def is_group(key: str) -> bool:

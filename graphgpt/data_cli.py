@@ -8,6 +8,7 @@ from typing import Any
 
 from graphgpt.distil_cli import add_parser as add_distill_parser
 from graphgpt.errors import DataError, GraphGPTError
+from graphgpt.installation import typed
 
 #: Options that say where the data come from, with the dataset that reads them.
 SOURCES = {"nodes": "csv", "edges": "csv", "pyg": "pyg", "ogb": "ogb"}
@@ -98,7 +99,7 @@ def run_build(options: argparse.Namespace) -> None:
         + ".\n"
         + "".join(f"! {note}\n" for note in graph.card.get("notes", []))
         + f"Look at it:    graphgpt data show {options.out}\n"
-        f"Train on it:   python train.py dataset=folder dataset.path={options.out} ..."
+        f"Train on it:   {typed('train', 'dataset=folder', f'dataset.path={options.out}')} ..."
     )
 
 

@@ -12,8 +12,10 @@ import yaml
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, plain_settings
 from graphgpt.errors import user_errors
+from graphgpt.installation import CHECKOUT, program, typed
 
-ROOT = Path(__file__).parents[1]
+#: Where its runs go.
+ROOT = CHECKOUT or Path.cwd()
 
 
 @user_errors()
@@ -35,15 +37,15 @@ def train(overrides: Sequence[str]) -> Path:
     finished = [folder for folder in alike if (folder / "checkpoint" / "manifest.json").is_file()]
     if finished:
         folder = finished[-1].relative_to(ROOT)
-        say(f"python train.py {' '.join(overrides)}", f"done already: {folder}")
+        say(typed("train", *overrides), f"done already: {folder}")
         return folder
     interrupted = [folder for folder in alike if any((folder / "resume").glob("*.ckpt"))]
     if interrupted:
         folder = interrupted[-1].relative_to(ROOT)
-        run("train.py", [f"resume={folder}"])
+        run("train", [f"resume={folder}"])
         return folder
     before = set(runs.glob("*"))
-    run("train.py", overrides)
+    run("train", overrides)
     return max(set(runs.glob("*")) - before, key=lambda folder: folder.stat().st_mtime).relative_to(ROOT)
 
 
@@ -56,16 +58,16 @@ def evaluate(stage2: Path) -> None:
         if settings == wanted and (path.parent / "report.html").is_file():
             from graphgpt.runners.evaluation import show
 
-            say(f"python evaluate.py checkpoint={stage2}", f"done already: {path.parent.relative_to(ROOT)}")
+            say(typed("evaluate", f"checkpoint={stage2}"), f"done already: {path.parent.relative_to(ROOT)}")
             show(result, path.parent)
             return
-    run("evaluate.py", [f"checkpoint={stage2}"])
+    run("evaluate", [f"checkpoint={stage2}"])
 
 
-def run(program: str, overrides: Sequence[str]) -> None:
+def run(name: str, overrides: Sequence[str]) -> None:
     """Show a command and run it; if it fails, leave with its exit code."""
-    say(f"python {program} {' '.join(overrides)}")
-    code = subprocess.run([sys.executable, program, *overrides], cwd=ROOT, check=False).returncode
+    say(typed(name, *overrides))
+    code = subprocess.run([*program(name), *overrides], cwd=ROOT, check=False).returncode
     if code:
         sys.exit(code)
 

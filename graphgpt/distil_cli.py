@@ -23,7 +23,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 def add_parser(commands: Any) -> None:
     """Add ``distill`` to the sub-commands of ``graphgpt data``."""
     parser = commands.add_parser("distill", help="ask a larger model for its reasoning about the training nodes, to learn from")
-    parser.add_argument("overrides", nargs="*", help="as for train.py, such as dataset=csv dataset.nodes=... task.top_k=3")
+    parser.add_argument("overrides", nargs="*", help="as for graphgpt train, such as dataset=csv dataset.nodes=... task.top_k=3")
     parser.add_argument("--endpoint", required=True, help="base URL of an OpenAI-compatible API, such as http://localhost:8000/v1")
     parser.add_argument("--model", required=True, help="the model's name there")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file; one that exists is continued")

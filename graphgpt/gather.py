@@ -77,11 +77,11 @@ def _read_config(folder: Path) -> EvaluationConfig:
     # The parts of a mixture have a folder each, all with the same settings.
     found = sorted(folder.glob("config.yaml")) or sorted(folder.glob("*/config.yaml"))
     if not found:
-        raise GraphGPTError(f"{folder} is no run folder of evaluate.py: it has no config.yaml.")
+        raise GraphGPTError(f"{folder} is no run folder of an evaluation: it has no config.yaml.")
     data = read_experiment(found[0])
     check_plugins(data, folder)
     if "shard" not in data:
-        raise GraphGPTError(f"{folder} is no run folder of evaluate.py: its config.yaml has no 'shard'.")
+        raise GraphGPTError(f"{folder} is no run folder of an evaluation: its config.yaml has no 'shard'.")
     return read_config(EvaluationConfig, data)
 
 

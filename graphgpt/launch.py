@@ -32,6 +32,7 @@ from graphgpt.config import C, ExperimentConfig, plain_settings
 from graphgpt.config_files import config_groups
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean, user_errors
 from graphgpt.files import new_folder, write_json, write_text
+from graphgpt.installation import typed
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, holds_results, objective, run_state
 from graphgpt.schema import flat
@@ -101,9 +102,10 @@ def _check_folder(line: CommandLine[Any], overrides: Sequence[str], resume: str 
 
 def help_text(program: Callable[[], None], config_name: str, overrides: Sequence[str]) -> str:
     """What ``--help`` shows. Hydra's own shows the same in three times the time: it copies every schema once per group of configs."""
-    about = (sys.modules[program.__module__].__doc__ or "").replace("``", "")
     groups = "\n".join(f"{group}: {', '.join(path.stem for path in files)}" for group, files in sorted(config_groups().items()))
-    return f"""{about}
+    return f"""{program.__doc__}
+
+    {typed(config_name)} [group=option ...] [key=value ...]
 
 Choose from these groups of configs (group=option); graphgpt ls GROUP says what each option is:
 
@@ -228,7 +230,7 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
     replaced = line.hydra.sweeper.get("params") or {}
     added: list[str] = [one if one.partition("=")[0] in replaced else addable(one) for one in [*others, *_threads(line)]]
     sys.argv[1:] = ["-m", *added, f"hydra.sweep.dir={quoted(str(folder))}"]
-    go_on = f"python {config_name}.py -m resume={folder}"
+    go_on = typed(config_name, "-m", f"resume={folder}")
     try:
         program()
     except (KeyboardInterrupt, SystemExit) as end:
@@ -268,8 +270,10 @@ def _resumed_sweep(overrides: Sequence[str], config_name: str) -> tuple[list[str
     folder = Path(wanted)
     started = read_sweep(folder)
     if started["program"] != config_name:
-        right = f"graphgpt sweep --resume {folder}" if started["program"] == "sweep" else f"{started['program']}.py -m resume={folder}"
-        raise ConfigError([f"resume: {folder} was not started by {config_name}.py -m; use {right}."])
+        right = (
+            f"graphgpt sweep --resume {folder}" if started["program"] == "sweep" else typed(started["program"], "-m", f"resume={folder}")
+        )
+        raise ConfigError([f"resume: {folder} was not started by {typed(config_name, '-m')}; use {right}."])
     given = {override.partition("=")[0].lstrip("+"): override for override in others}
     first = {override.partition("=")[0].lstrip("+"): override for override in started["overrides"]}
     check_started(folder, [override for key, override in first.items() if key not in given], given.get("plugins", ""))

@@ -1,9 +1,8 @@
-"""One evaluation by several processes at once, a shard each: ``evaluate.py devices=4``."""
+"""One evaluation by several processes at once, a shard each: ``evaluate devices=4``."""
 
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from graphgpt.config import EvaluationConfig
 from graphgpt.errors import GraphGPTError
 from graphgpt.gather import join, show_parts
+from graphgpt.installation import program
 
 #: Seconds between two looks at the processes.
 _PATIENCE = 0.2
@@ -42,7 +42,7 @@ def evaluate_shards(config: EvaluationConfig, overrides: Sequence[str], folder: 
             part = ["++devices=1", f"++shard={place}/{config.devices}", f"++threads={threads}"]
             log = stack.enter_context((shard / "output.log").open("w", encoding="utf-8"))
             process = subprocess.Popen(
-                [sys.executable, sys.argv[0], *overrides, *part], env=os.environ | own, stdout=log, stderr=None if place == 1 else log
+                [*program("evaluate"), *overrides, *part], env=os.environ | own, stdout=log, stderr=None if place == 1 else log
             )
             stack.callback(process.kill)
             processes.append(process)

@@ -1,4 +1,4 @@
-"""``graphgpt sweep``: the best settings looked for by Optuna, each run a fresh process of ``train.py``.
+"""``graphgpt sweep``: the best settings looked for by Optuna, each run a fresh process of ``graphgpt train``.
 
 A process per run makes runs of several processes right, gives back all memory, and can be stopped from outside. What is known
 about a sweep lies in its folder::
@@ -15,11 +15,9 @@ import datetime
 import itertools
 import math
 import os
-import shlex
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +31,7 @@ from graphgpt.command_line import CommandLine, read_command_line, read_sweeps
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
 from graphgpt.files import new_folder, write_json, write_text
+from graphgpt.installation import program, typed
 from graphgpt.launch import SWEEP, check_started, quoted, read_sweep, share_of_processors
 from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
@@ -57,7 +56,7 @@ class SweepConfig:
     """How a sweep looks for the best settings."""
 
     overrides: list[str]
-    """The command line for ``train.py``, swept values among it."""
+    """The command line for ``graphgpt train``, swept values among it."""
     metric: str = "val/loss"
     """Of ``metrics.jsonl``; its last value counts."""
     direction: Literal["minimize", "maximize"] | None = None
@@ -80,7 +79,7 @@ def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | Non
     """Run a sweep to its end and say what was best.
 
     Args:
-        overrides: The command line for ``train.py``; values in Hydra's sweep grammar are swept over.
+        overrides: The command line for ``graphgpt train``; values in Hydra's sweep grammar are swept over.
         given: Fields of :class:`SweepConfig` that are not as by default.
         out: Folder to make; None makes a dated one.
         resume: Folder of a sweep to go on with: with its own command line, and ``given`` in place of what it had.
@@ -114,7 +113,7 @@ def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | Non
 
 def _read_config(data: dict[str, Any], resume: Path | None) -> SweepConfig:
     if data.pop("program", "sweep") != "sweep":
-        raise GraphGPTError(f"--resume {resume}: was started by train.py -m; use python train.py -m resume={resume}")
+        raise GraphGPTError(f"--resume {resume}: was started by {typed('train', '-m')}; use {typed('train', '-m', f'resume={resume}')}")
     problems: list[str] = []
     config = parse(SweepConfig, data, problems)
     if problems or config is None:
@@ -238,7 +237,7 @@ def _check(line: CommandLine[ExperimentConfig], config: SweepConfig, space: Spac
     if config.trials is None and space.combinations() is None:
         problems.append("--trials: an interval has no end of values; say how many to try, such as --trials 20.")
     if any(override.startswith(("hydra/", "hydra.", "resume=")) for override in config.overrides):
-        problems.append("hydra and resume: are for train.py -m; graphgpt sweep starts its runs itself, see --parallel and --resume.")
+        problems.append("hydra and resume: are for graphgpt train -m; graphgpt sweep starts its runs itself, see --parallel and --resume.")
     for one in line.configs:
         if config.metric.startswith("val/") and not one.runner.val_every:
             problems.append(f"--metric: '{config.metric}' comes of validation; set runner.val_every.")
@@ -286,7 +285,6 @@ class Sweep:
 
         self.folder, self.config, self.space = folder, config, space
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
-        self.program = _program()
         url = f"sqlite:///{(folder / STUDY).absolute()}"
         direction: Literal["minimize", "maximize"] = "minimize" if config.minimizes else "maximize"
         self.study: Study = optuna.create_study(storage=url, study_name="sweep", direction=direction, load_if_exists=True)
@@ -414,7 +412,7 @@ class Sweep:
         with (folder / "output.log").open("ab") as log:
             # In a session of its own, for a Ctrl-C in the terminal is the sweep's to pass on.
             job.process = subprocess.Popen(
-                [sys.executable, str(self.program), *overrides, *self.threads],
+                [*program("train"), *overrides, *self.threads],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -499,20 +497,12 @@ class Sweep:
         best = self.study.best_trial
         command = self.space.command(best.params, None if not self.space.seeds else self.space.seeds[0])
         self.console.print(Text(f"\nBest: trial {best.number}, {self.config.metric} {number(best.value)}"))
-        self.console.print(Text(f"  python train.py {shlex.join(command)}"))
+        self.console.print(Text(f"  {typed('train', *command)}"))
 
 
 def _place(trial: "Trial | FrozenTrial") -> str:
     """Name of a trial's folder: its number, or that of the failed trial which it tries again."""
     return str(trial.user_attrs.get("folder", trial.number))
-
-
-def _program() -> Path:
-    """train.py, of the working folder or of this checkout."""
-    for file in (Path("train.py"), Path(__file__).parents[1] / "train.py"):
-        if file.is_file():
-            return file.absolute()
-    raise GraphGPTError("graphgpt sweep starts train.py, which is not here; start it in the folder that holds it.")
 
 
 def _devices(config: ExperimentConfig, parallel: int) -> list[dict[str, str]]:

@@ -9,12 +9,12 @@ from graphgpt.registry import add_plugins_option
 
 def add_parser(commands: Any) -> None:
     """Add ``sweep`` to the sub-commands; the parsed options hold what to call as ``run(options)``."""
-    sweep = commands.add_parser("sweep", help="look for the best settings: train.py again and again, prunable, parallel, resumable")
+    sweep = commands.add_parser("sweep", help="look for the best settings: graphgpt train again and again, prunable, parallel, resumable")
     sweep.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="as for train.py; swept over are a,b or choice(a, b), range(1, 9, 2), interval(0, 1), tag(log, interval(1e-4, 1e-2)), "
+        help="as for graphgpt train; swept over are a,b or choice(a, b), range(1, 9, 2), interval(0, 1), tag(log, interval(1e-4, 1e-2)), "
         "int(interval(4, 64)); each setting is trained with every seed of seed=0,1",
     )
     sweep.add_argument("--metric", help="as in metrics.jsonl; its last value counts, the mean over seeds (default: val/loss)")

@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
     bring = weights.add_parser("import", help="a released tower, a projector, a full GraphGPT model, a Lightning checkpoint")
     bring.add_argument("source", type=Path, help="file, index or folder; what it is, its content says")
     bring.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="folder to make")
-    bring.add_argument("--set", metavar="KEY=VALUE", nargs="+", default=[], help="settings of the checkpoint, as for train.py")
+    bring.add_argument("--set", metavar="KEY=VALUE", nargs="+", default=[], help="settings of the checkpoint, as for graphgpt train")
     bring.add_argument("--llm", help="language model: a shipped config's name, a folder or a hub id (default: GraphGPT's, Vicuna 7B)")
     bring.add_argument("--tower", help="where the source has none: a released or imported tower, or one without weights such as identity")
     bring.add_argument("--base", metavar="FOLDER", type=Path, help="also write a full model's language model as a plain folder")

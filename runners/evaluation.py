@@ -27,6 +27,7 @@ from graphgpt.checkpoints.trained import read_trained
 from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
+from graphgpt.installation import typed
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
 from graphgpt.prompts.instruction import Instruction
@@ -581,18 +582,18 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]
     checkpoint = result["checkpoint"]
     if not MODELS.get(result["model"]).reads_words:
         return [
-            ("Score every test item", f"python evaluate.py checkpoint={checkpoint} limit=null"),
-            ("Set it beside a language model that reads the graph", f"python evaluate.py checkpoint=RUN_FOLDER compare.gnn={folder}"),
+            ("Score every test item", typed("evaluate", f"checkpoint={checkpoint}", "limit=null")),
+            ("Set it beside a language model that reads the graph", typed("evaluate", "checkpoint=RUN_FOLDER", f"compare.gnn={folder}")),
         ]
     return [
-        ("Score every test item", f"python evaluate.py checkpoint={checkpoint} limit=null"),
-        ("See what the answers come from", f"python evaluate.py checkpoint={checkpoint} ablation=all"),
-        ("Train longer", "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER runner.max_steps=1000"),
+        ("Score every test item", typed("evaluate", f"checkpoint={checkpoint}", "limit=null")),
+        ("See what the answers come from", typed("evaluate", f"checkpoint={checkpoint}", "ablation=all")),
+        ("Train longer", typed("train", "experiment=stage2/node_classification", "stage1=RUN_FOLDER", "runner.max_steps=1000")),
         (
             "Keep the language model frozen, as GraphGPT does",
-            "python train.py experiment=stage2/node_classification stage1=RUN_FOLDER model/lora=none",
+            typed("train", "experiment=stage2/node_classification", "stage1=RUN_FOLDER", "model/lora=none"),
         ),
-        ("Use your own graph", "python train.py experiment=stage1 dataset=csv dataset.nodes=nodes.csv dataset.edges=edges.csv"),
+        ("Use your own graph", typed("train", "experiment=stage1", "dataset=csv", "dataset.nodes=nodes.csv", "dataset.edges=edges.csv")),
         ("See every choice there is", "graphgpt ls"),
     ]
 

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from graphgpt.errors import GraphGPTError, Interrupted, first_line
+from graphgpt.installation import typed
 
 
 class Interruption(Callback):
@@ -84,7 +85,7 @@ class Interruption(Callback):
             raise GraphGPTError(f"Another process of this run is gone ({first_line(error)}). {self._how_to_go_on()}") from error
 
     def _how_to_go_on(self) -> str:
-        return f"To go on: python train.py resume={self.folder}"
+        return "To go on: " + typed("train", f"resume={self.folder}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._give_back()

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from graphgpt.config_files import CONFIG_DIR
+from graphgpt.installation import CHECKOUT, as_typed, program, typed
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -43,12 +46,21 @@ print(json.dumps({
     assert found["ours"] == "graphgpt.datasets.csv_files"
 
 
-def test_root_folders_are_no_packages_of_their_own() -> None:
+def test_root_folders_are_parts_of_the_package_and_no_packages_of_their_own() -> None:
     for name in ("datasets", "runners", "configs"):
         assert (ROOT / name).is_dir()
         assert not (ROOT / name / "__init__.py").exists()
-        assert (ROOT / "graphgpt" / name).resolve() == ROOT / name
+        assert [*importlib.import_module(f"graphgpt.{name}").__path__] == [str(ROOT / name)]
     assert importlib.import_module("graphgpt.runners.data").__name__ == "graphgpt.runners.data"
+    assert (CHECKOUT, CONFIG_DIR) == (ROOT, ROOT / "configs")
+
+
+def test_no_file_is_a_symbolic_link() -> None:
+    """Windows makes a text file of each, unless its user may do more than others."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git repository")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
@@ -67,6 +79,17 @@ def test_programs_are_short_and_do_nothing_when_imported(name: str, tmp_path: Pa
     assert callable(module.main)
     assert list(tmp_path.iterdir()) == []
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_programs_have_one_name_in_a_checkout_and_another_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert program("train") == [sys.executable, str(ROOT / "train.py")]
+    assert typed("evaluate", "checkpoint=a b", "limit=1") == "python evaluate.py 'checkpoint=a b' limit=1"
+    started = ["/bin/train.py", "seed=1", "++name=a"], [str(ROOT / "graphgpt/train.py"), "seed=1"], ["/bin/graphgpt", "runs"], ["a.py", "b"]
+    assert [*map(as_typed, started)] == ["python train.py seed=1 name=a", "python train.py seed=1", "graphgpt runs", "python a.py b"]
+    monkeypatch.setattr("graphgpt.installation.CHECKOUT", None)
+    assert program("train") == [sys.executable, "-m", "graphgpt.train"]
+    assert typed("evaluate", "limit=1") == "graphgpt evaluate limit=1"
+    assert as_typed(started[1]) == "graphgpt train seed=1"
 
 
 #: Libraries that take longer to import than it takes to answer what options there are.

@@ -24,6 +24,7 @@ from graphgpt.command_line import register_resolvers
 from graphgpt.config import ExperimentConfig
 from graphgpt.launch import launch, processors, quoted
 from graphgpt.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state
+from graphgpt.train import main
 
 ROOT = Path(__file__).parents[1]
 WAIT = 400  # seconds that a process may take on a busy machine
@@ -46,11 +47,6 @@ def base(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def train(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Train]:
     """``train(*arguments)``: train.py in this process; exit code and what was printed. Logging is as before afterwards."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # or Hydra looks for the configs in a package called train
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     root = logging.getLogger()
@@ -61,7 +57,7 @@ def train(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
         monkeypatch.setattr(sys, "argv", ["train.py", "-m", *([] if started_anew else base), *arguments])
         code = 0
         try:
-            launch(module.main, ExperimentConfig, "train")
+            main()
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 0
         finally:
@@ -226,7 +222,7 @@ def test_resuming_what_is_no_sweep(train: Train, tmp_path: Path) -> None:
     (tmp_path / "multirun/a/sweep.json").write_text('{"program": "sweep", "overrides": []}')
     code, printed = train("resume=multirun/a")
     assert code == 2
-    assert "resume: multirun/a was not started by train.py -m; use graphgpt sweep --resume multirun/a." in printed
+    assert "resume: multirun/a was not started by python train.py -m; use graphgpt sweep --resume multirun/a." in printed
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:

@@ -64,10 +64,11 @@ Sweep = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Sweep]:
-    """``sweep(*arguments)``: exit code and what was printed. The working folder has its own train.py."""
+    """``sweep(*arguments)``: exit code and what was printed. The program is that of the working folder."""
     (tmp_path / "data").mkdir()
     base = [*csv_overrides(tmp_path / "data"), "model/lora=default", "runner.val_every=1"]
     (tmp_path / "train.py").write_text(PROGRAM)
+    monkeypatch.setattr("graphgpt.sweep.program", lambda name: [sys.executable, f"{name}.py"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("graphgpt.sweep._PATIENCE", 0.02)
@@ -243,7 +244,7 @@ def test_one_sweep_at_a_time(sweep: Sweep) -> None:
         (["seed=0,1", "--trials", "0"], "--trials: 0 does not fit: input should be greater than or equal to 1."),
         (
             ["seed=0,1", "hydra.sweep.dir=x"],
-            "hydra and resume: are for train.py -m; graphgpt sweep starts its runs itself, see --parallel and --resume.",
+            "hydra and resume: are for graphgpt train -m; graphgpt sweep starts its runs itself, see --parallel and --resume.",
         ),
         (
             ["seed=0,1", "runner.num_nodes=2", "runner/strategy=ddp"],
@@ -266,7 +267,7 @@ def test_folders_that_do_not_fit(sweep: Sweep, tmp_path: Path) -> None:
     )
     assert sweep("--resume", "out") == (2, "out is no sweep's folder: it has no sweep.json.\n")
     (tmp_path / "out" / "sweep.json").write_text('{"program": "train", "overrides": ["seed=0,1"]}')
-    assert sweep("--resume", "out") == (2, "--resume out: was started by train.py -m; use python train.py -m resume=out\n")
+    assert sweep("--resume", "out") == (2, "--resume out: was started by python train.py -m; use python train.py -m resume=out\n")
     assert sweep("--resume", "out", "seed=0,1") == (
         2,
         "--resume out: takes the command line that started the sweep; leave settings and --out out.\n",

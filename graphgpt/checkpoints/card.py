@@ -7,6 +7,7 @@ from typing import Any
 
 from graphgpt.checkpoints.folder import read_history, read_manifest
 from graphgpt.files import write_json, write_text
+from graphgpt.installation import typed
 from graphgpt.registry import TASKS
 
 SCORES = "scores.json"
@@ -109,11 +110,11 @@ def next_steps(asks: bool, tower: str, folder: str | Path) -> list[tuple[str, st
         folder: Where it lies.
     """
     if asks:
-        return [("See how good it is", f"python evaluate.py checkpoint={folder}")]
+        return [("See how good it is", typed("evaluate", f"checkpoint={folder}"))]
     return [
         (
             "Let a language model read with this tower",
-            f"python train.py experiment=stage1 model/tower={tower} model.tower.init_from={folder}",
+            typed("train", "experiment=stage1", f"model/tower={tower}", f"model.tower.init_from={folder}"),
         )
     ]
 

@@ -33,6 +33,7 @@ import yaml
 import graphgpt
 from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json, write_text
+from graphgpt.installation import CHECKOUT, as_typed
 from graphgpt.models.fit import check_fit
 from graphgpt.registry import check_plugins
 
@@ -283,7 +284,7 @@ def write_checkpoint(
             "data": dict(data),
             "parent": None if experiment.stage1 is None else _parent(experiment.stage1),
             "files": {str(path.relative_to(tmp)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
-            "command": " ".join(["python", *sys.argv]),
+            "command": as_typed(sys.argv),
             "environment": environment(),
             **(facts or {}),
         }
@@ -361,9 +362,13 @@ def _installed(package: str) -> bool:
 
 
 def _git_state() -> str | None:
+    if CHECKOUT is None:
+        return None
+
     def git(*arguments: str) -> str:
-        root = Path(__file__).parents[2]
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + (" (changed)" if git("status", "--porcelain") else "")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import folder_with
 from graphgpt.graphs.subgraph import Pool
+from graphgpt.installation import typed
 from graphgpt.models.fit import check_fit
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
@@ -87,9 +88,8 @@ def find_tower(path: str | Path) -> Path:
     """
     if (found := folder_with(TOWER_CARD, path)) is not None:
         return found
-    raise CheckpointError(
-        f"{path} holds no weights of a tower: it has no {TOWER_CARD} (train.py experiment=stage0 and graphgpt weights import make one)."
-    )
+    makes = f"{typed('train', 'experiment=stage0')} and graphgpt weights import make one"
+    raise CheckpointError(f"{path} holds no weights of a tower: it has no {TOWER_CARD} ({makes}).")
 
 
 def tower_card(folder: str | Path) -> dict[str, Any]:

@@ -150,5 +150,5 @@ def test_what_does_not_go_together_is_said(base: list[str], run: Path, tmp_path:
     )
     assert MODELS.get("gnn").problems(config) == [
         f"model.tower.init_from: {tmp_path} holds no weights of a tower: it has no tower.json "
-        "(train.py experiment=stage0 and graphgpt weights import make one)."
+        "(python train.py experiment=stage0 and graphgpt weights import make one)."
     ]

@@ -661,5 +661,5 @@ def test_what_cannot_be_compared(checkpoint: Path, matching_checkpoint: Path, ru
         run(checkpoint, *quick, f"compare.a={other_task}")
     with pytest.raises(DataError, match=r"^compare.a: .* asked about 4 items, 4 of them among the 8 of this evaluation; give both"):
         run(checkpoint, *quick, "limit=8", f"compare.a={other_items}")
-    with pytest.raises(ConfigError, match=r"compare.a: .* is no run folder of evaluate.py: it has no predictions.jsonl\."):
+    with pytest.raises(ConfigError, match=r"compare.a: .* is no run folder of an evaluation: it has no predictions.jsonl\."):
         run(checkpoint, *quick, f"compare.a={tmp_path / 'nowhere'}")

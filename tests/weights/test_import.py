@@ -157,7 +157,7 @@ def test_a_model_takes_the_towers_weights(released: Path, tmp_path: Path) -> Non
         (
             {"init_from": str(tmp_path)},
             f"model.tower.init_from: {tmp_path} holds no weights of a tower: it has no tower.json "
-            "(train.py experiment=stage0 and graphgpt weights import make one).",
+            "(python train.py experiment=stage0 and graphgpt weights import make one).",
         ),
     ]:
         config = parsed(TOWERS.get("graph_transformer").Config, fields | {"init_from": str(tmp_path / "tower")} | change)

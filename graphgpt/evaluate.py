@@ -1,0 +1,38 @@
+"""``graphgpt evaluate``: the program of an evaluation, which a checkout's evaluate.py starts too."""
+
+from pathlib import Path
+
+import hydra
+
+from graphgpt.config import EvaluationConfig
+from graphgpt.config_files import CONFIG_DIR
+from graphgpt.launch import launch, run
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="evaluate")
+@run(EvaluationConfig)
+def evaluate(config: EvaluationConfig, folder: Path) -> None:
+    """Evaluate a checkpoint."""
+    from graphgpt.assembly import build_model, build_task, command_line
+    from graphgpt.checkpoints.folder import load_checkpoint
+    from graphgpt.config import evaluated_experiment
+    from graphgpt.runners.evaluation import evaluate as score
+    from graphgpt.sharding import evaluate_shards
+
+    if config.devices > 1:
+        evaluate_shards(config, command_line(), folder)
+        return
+    experiment = evaluated_experiment(config)
+    task = build_task(experiment)
+    model = build_model(experiment, task)
+    load_checkpoint(model, config.checkpoint)
+    score(model, task, config, folder)
+
+
+def main() -> None:
+    """Evaluate as the command line says."""
+    launch(evaluate, EvaluationConfig, "evaluate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Where the parts of the toolkit lie, and what its programs are called there: in a checkout or installed."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+#: The root of a checkout, where ``configs``, ``runners`` and ``datasets`` lie beside the package; None where they were installed into it.
+CHECKOUT = None if (PACKAGE / "configs").is_dir() else PACKAGE.parent
+
+
+def program(name: str) -> list[str]:
+    """How another process starts ``train`` or ``evaluate``, from any folder: the command line that its arguments follow."""
+    return [sys.executable, str(CHECKOUT / f"{name}.py")] if CHECKOUT else [sys.executable, "-m", f"graphgpt.{name}"]
+
+
+def typed(name: str, *arguments: object) -> str:
+    """What a user types here to start ``train`` or ``evaluate`` with arguments."""
+    return " ".join([f"python {name}.py" if CHECKOUT else f"graphgpt {name}", *(shlex.quote(str(one)) for one in arguments)])
+
+
+def as_typed(argv: Sequence[str]) -> str:
+    """The command line of a process (``sys.argv``) as a user types it, whichever way it was started."""
+    started, arguments = Path(argv[0]), [argument.removeprefix("++") for argument in argv[1:]]
+    if started.name in ("train.py", "evaluate.py"):
+        return typed(started.stem, *arguments)
+    command = ["graphgpt"] if started.stem == "graphgpt" or started.parent == PACKAGE else ["python", argv[0]]
+    return shlex.join([*command, *arguments])
