@@ -65,7 +65,7 @@ def test_trains_in_two_processes_and_evaluates_from_any_folder(installed: Path, 
     assert f"Saved {run}/checkpoint" in said
     assert "`graphgpt train experiment=small_graph/node_classification " in (run / "checkpoint/README.md").read_text()
 
-    few = ["limit=2", "baselines=none", "ablation=none", "bootstrap=0", "samples=0", "threads=1", "accelerator=cpu"]
+    few = ["limit=2", "baselines=false", "ablation=none", "bootstrap=0", "samples=0", "threads=1", "accelerator=cpu"]
     said = python(installed, tmp_path, "-m", "graphgpt", "evaluate", f"checkpoint={run.relative_to(tmp_path)}", *few)
     assert "node_classification on 2 test items of csv" in said
     assert f"    graphgpt evaluate checkpoint={run.relative_to(tmp_path)} limit=null" in said
