@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from graphgpt.errors import DataError, first_line
 from graphgpt.file_kinds import another_kind
 
@@ -27,6 +25,8 @@ def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, Any] | None = 
     Raises:
         DataError: the file names anything else than tensors, plain containers and the stand-ins, or is damaged.
     """
+    import torch  # not above: configs are judged here too, and wait for nothing
+
     if problem := another_kind(path, "torch", "pickle"):
         raise DataError(f"{path} {problem}; expected {what} that torch.save wrote.")
     try:
@@ -78,6 +78,8 @@ def _leads_out(text: str) -> bool:
 @contextmanager
 def _only(stand_ins: Mapping[str, Any]) -> Iterator[None]:
     """Allow-list the stand-ins alone: libraries allow-list their own classes on import, and their code would run."""
+    import torch
+
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([(cls, name) for name, cls in stand_ins.items()])
