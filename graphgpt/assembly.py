@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from graphgpt.compatibility import machine_problems
-from graphgpt.errors import ConfigError
+from graphgpt.compatibility import run_problems
+from graphgpt.errors import ConfigError, GraphGPTError, first_line
 from graphgpt.files import fingerprint
 from graphgpt.graphs import store
 from graphgpt.graphs.graph import TextAttributedGraph
@@ -62,9 +62,18 @@ def _source(llm: Any) -> tuple[LanguageModelSource, Callable[[], str]]:
 
 
 def build_model(experiment: Any, task: Task) -> Any:
-    """The experiment's model, with the same initial weights for the same seed."""
+    """The experiment's model, with the same initial weights for the same seed.
+
+    Raises:
+        GraphGPTError: it cannot learn the task, or does not fit into memory.
+    """
     torch.manual_seed(experiment.seed)
-    return MODELS.get(experiment.model.name).build(experiment.model, task)
+    try:
+        return MODELS.get(experiment.model.name).build(experiment.model, task)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error) or "Storage size calculation overflowed" in str(error):
+            raise GraphGPTError(f"The model is too large for the memory of this machine: {first_line(error)}") from error
+        raise
 
 
 def build_runner(experiment: Any) -> Any:
@@ -73,7 +82,7 @@ def build_runner(experiment: Any) -> Any:
     Raises:
         ConfigError: the experiment cannot be run on this machine.
     """
-    if problems := machine_problems(experiment.model, experiment.runner):
+    if problems := run_problems(experiment):
         raise ConfigError(problems)
     return RUNNERS.build(experiment.runner)
 

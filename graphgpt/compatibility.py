@@ -4,7 +4,9 @@ import importlib.util
 import os
 from typing import Any
 
-from graphgpt.registry import MODELS
+from graphgpt.errors import nearest
+from graphgpt.registry import MODELS, TASKS
+from graphgpt.runs import less_is_better
 
 #: Optimizers of bitsandbytes, by how their names begin.
 BITSANDBYTES, PAGED = "bitsandbytes.optim.", "bitsandbytes.optim.Paged"
@@ -32,14 +34,89 @@ def combination_problems(model: Any, runner: Any) -> list[str]:
     return found
 
 
+def device_type(accelerator: str) -> str:
+    """The device that an ``Accelerator`` stands for on this machine: ``cpu``, ``cuda`` or ``mps``."""
+    if accelerator != "auto":
+        return accelerator
+    return next(name for name in ("cuda", "mps", "cpu") if _is_there(name))
+
+
+def accelerator_problems(accelerator: str, key: str) -> list[str]:
+    """One sentence where this machine has no such device; ``key`` is the setting that asks for it."""
+    if accelerator == "auto" or _is_there(accelerator):
+        return []
+    return [f"{key}: this machine has no {accelerator} device that torch can use; use {key}=auto, which is {device_type('auto')} here."]
+
+
+def _is_there(device: str) -> bool:
+    import torch
+
+    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device, lambda: True)()
+
+
+def known_metrics(model: Any, task: Any, runner: Any) -> list[str]:
+    """What a run will log, by name: what a monitor can watch. Validation's are among them only where there is one."""
+    parts = {name: part.task for name, part in task.parts.items()} if task.name == "mixture" else {}
+    names = ["train/loss", "grad_norm", *(f"train/loss/{part}" for part in parts)]
+    names += ["speed/samples_per_s", "speed/tokens_per_s", "speed/data_wait", "memory/peak_gb"]
+    if not runner.val_every:
+        return names
+    cls = MODELS.get(model.name)
+    names += [f"val/{name}" for name in cls.validated] + [f"val/loss/{part}" for part in parts]
+    for suffix, one in ({f"/{part}": one for part, one in parts.items()} or {"": task}).items():
+        kind = TASKS.get(one.name)
+        if kind.asks and not runner.strategy.shards_weights and (kind.scores(one) or (cls.reads_words and runner.val_answers)):
+            names += [f"val/{name}{suffix}" for name in kind.metric_names(one)]
+    return names
+
+
+def run_problems(experiment: Any) -> list[str]:
+    """What keeps an experiment from being run here. Of a checkpoint's, which is only read, nobody asks."""
+    return machine_problems(experiment.model, experiment.runner) + metric_problems(experiment)
+
+
+def metric_problems(experiment: Any) -> list[str]:
+    """What is watched and will never be logged, or would be kept where it is worst; one sentence each, with the nearest metric."""
+    model, task, runner = experiment.model, experiment.task, experiment.runner
+    found = []
+    if (keep := getattr(runner, "checkpoint", None)) is not None and keep.monitor:
+        found += _watched("runner.checkpoint", keep.monitor, keep.mode, model, task, runner)
+    for name, node in getattr(runner, "callbacks", {}).items():
+        if node and (monitor := node.get("monitor")):
+            found += _watched(f"runner.callbacks.{name}", str(monitor), node.get("mode"), model, task, runner)
+    return found
+
+
+def _watched(key: str, monitor: str, mode: Any, model: Any, task: Any, runner: Any) -> list[str]:
+    if problem := unknown_metric(monitor, model, task, runner):
+        return [f"{key}.monitor: {problem}"]
+    if mode is not None and mode != best_mode(monitor):
+        return [f"{key}.mode: '{mode}' takes the worst '{monitor}' for the best; leave it out, or set it to '{best_mode(monitor)}'."]
+    return []
+
+
+def unknown_metric(name: str, model: Any, task: Any, runner: Any) -> str | None:
+    """Why a run will not log a metric; None where it will."""
+    known = known_metrics(model, task, runner)
+    if name in known or name.startswith("lr/"):
+        return None
+    if name.startswith("val/") and not runner.val_every:
+        return f"'{name}' comes of validation; set runner.val_every."
+    return f"a run of task.name={task.name} logs no '{name}'. {nearest(name, known)}"
+
+
+def best_mode(metric: str) -> str:
+    """``min`` or ``max``: which value of a metric is the best."""
+    return "min" if less_is_better(metric) else "max"
+
+
 def machine_problems(model: Any, runner: Any) -> list[str]:
     """What does not work here. Not asked of a checkpoint's settings, which may have been trained with elsewhere."""
     bits, accelerator, optimizer = _bits(model), getattr(runner, "accelerator", "cpu"), _optimizer(runner)
-    if accelerator == "auto":
-        import torch
-
-        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    found = []
+    found = accelerator_problems(accelerator, "runner.accelerator")
+    if found:
+        return found
+    accelerator = device_type(accelerator)
     if bits and accelerator == "mps":
         found.append(f"model.quantization: {bits} does not run on mps; use runner.accelerator=cpu, or model/quantization=none.")
     if optimizer.startswith(BITSANDBYTES) and accelerator == "mps":

@@ -13,7 +13,7 @@ from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_proble
 from graphgpt.compatibility import combination_problems
 from graphgpt.errors import ConfigError
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS
-from graphgpt.schema import MISSING, Ablation, Accelerator, Baseline, Registered, Split, configclass, parse
+from graphgpt.schema import MISSING, MOST_PROCESSES, Ablation, Accelerator, Baseline, Registered, Split, configclass, parse
 
 C = TypeVar("C", "ExperimentConfig", "EvaluationConfig")
 
@@ -91,7 +91,7 @@ class EvaluationConfig:
     """Which items."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many of them; null takes all."""
-    devices: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1, le=MOST_PROCESSES)
     """So many processes, each on a GPU of its own (or sharing the processor), take a shard each and are joined at the end."""
     shard: str | None = None
     """Such as ``2/4``: every fourth item, from the second on; null takes all. ``graphgpt gather`` joins the shards."""
@@ -123,7 +123,7 @@ class EvaluationConfig:
     """Length of greedy answers."""
     bootstrap: int = Field(default=1000, ge=0)
     """Resamples for the intervals; 0 makes none."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_PROCESSES)
     """Processor threads; null takes all."""
     accelerator: Accelerator = "auto"
     """Where to run."""

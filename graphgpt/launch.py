@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,12 +27,13 @@ from graphgpt.command_line import (
     read_sweeps,
     register_resolvers,
 )
-from graphgpt.compatibility import machine_problems
+from graphgpt.compatibility import metric_problems, run_problems
 from graphgpt.config import C, ExperimentConfig, plain_settings
 from graphgpt.config_files import config_groups
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean, user_errors
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import typed
+from graphgpt.processors import processors, threads
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, holds_results, objective, run_state
 from graphgpt.schema import flat
@@ -72,7 +73,7 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
                 raise ConfigError([f"{argument}: several values make a sweep; start it with -m." for argument in line.swept])
             [config] = line.configs
             # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
-            if isinstance(config, ExperimentConfig) and (problems := machine_problems(config.model, config.runner)):
+            if isinstance(config, ExperimentConfig) and (problems := run_problems(config)):
                 raise ConfigError(problems)
             _check_folder(line, overrides, config.resume)
             if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
@@ -216,6 +217,9 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
     line: CommandLine[Any] = read_command_line(cls, config_name, overrides)
     _check_processes(line)
     _check_values(line)
+    # Whether the machine that runs them has what they need, each run says itself.
+    if problems := [problem for config in line.configs if isinstance(config, ExperimentConfig) for problem in metric_problems(config)]:
+        raise ConfigError(dict.fromkeys(problems))
     plans = "BasicSweeper" in line.hydra.sweeper._target_
     if folder is not None and not plans:
         raise ConfigError(["resume: only goes on with listed values; what another sweeper would try next, it alone knows."])
@@ -330,8 +334,10 @@ def _words(override: str) -> list[str]:
 
 
 def _check_processes(line: CommandLine[Any]) -> None:
-    """Refuse a sweep whose runs have several processes, unless the launcher starts each run with so many."""
+    """Refuse a launcher that is not here, and runs of several processes, unless the launcher starts each with so many."""
     launcher = line.hydra.launcher
+    if launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise ConfigError(["hydra/launcher: submitit_slurm starts jobs by SLURM, which is not here (no srun); use hydra/launcher=joblib."])
     started = "submitit" in launcher._target_
     tasks = launcher.get("tasks_per_node", 1) * launcher.get("nodes", 1) if started else 1
     for config in line.configs:
@@ -372,17 +378,7 @@ def _threads(line: CommandLine[Any]) -> list[str]:
         return []
     key = "runner.threads" if isinstance(line.configs[0], ExperimentConfig) else "threads"
     settings = flat(plain_settings(line.configs[0]))
-    return [f"{key}={share_of_processors(at_once)}"] if key in settings and settings[key] is None else []
-
-
-def processors() -> int:
-    """Of this machine, those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def share_of_processors(at_once: int) -> int:
-    """Threads for each of so many runs at once."""
-    return max(1, math.floor(processors() / max(1, at_once)))
+    return [f"{key}={threads(at_once=at_once)}"] if key in settings and settings[key] is None else []
 
 
 def quoted(value: str) -> str:

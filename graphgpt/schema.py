@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import typing
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
@@ -18,6 +19,13 @@ UserPath = typing.Annotated[str, AfterValidator(os.path.expanduser)]
 
 #: What OmegaConf puts where a value must be given.
 MISSING = "???"
+
+#: The largest whole number that a config may have, for it ends up as one of 32 bits somewhere: a seed, a size, a number of threads.
+LARGEST = 2**31 - 1
+#: The largest number that is not whole: of 32 bits, too.
+LARGEST_FRACTION = 3e38
+#: Most processes or threads that are meant; more of them would keep a machine from answering.
+MOST_PROCESSES = 4096
 
 # Words that the configs and what they set up share. They stand here so that a config can be read without any of the latter's libraries.
 
@@ -112,6 +120,8 @@ def parse(cls: type[T], data: dict[str, Any], problems: list[str], key: str = ""
     except ValidationError as error:
         config = None
         found = [_sentence(cls, dict(detail), key) for detail in error.errors()]
+    if not key:
+        found += [sentence for at, sentence in _too_large(data) if not any(one.startswith(f"{at}: ") for one in [*problems, *found])]
     # A key that must be given may have a default all the same, of which only the config file knows better.
     problems += [sentence for sentence in dict.fromkeys([*missing, *found]) if sentence not in problems]
     return None if missing else config
@@ -123,6 +133,19 @@ def _without_missing(value: Any, key: str, missing: list[str]) -> Any:
     at = {name: f"{key}.{name}" if key else str(name) for name in value}
     missing += [_must_be_given(at[name]) for name, item in value.items() if item == MISSING]
     return {name: _without_missing(item, at[name], missing) for name, item in value.items() if item != MISSING}
+
+
+def _too_large(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Numbers at or below a node that no tensor, generator or thread count takes: key and sentence of each."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _too_large(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _too_large(item, f"{key}.{place}")
+    elif isinstance(value, int | float) and not abs(value) <= (LARGEST if isinstance(value, int) else LARGEST_FRACTION):
+        limit = f"{LARGEST:,}" if isinstance(value, int) else f"{LARGEST_FRACTION:g}"
+        yield key, f"{key}: {value} does not fit: no number here may be beyond {limit}."
 
 
 def _must_be_given(key: str) -> str:

@@ -13,6 +13,7 @@ from graphgpt.config import EvaluationConfig
 from graphgpt.errors import GraphGPTError
 from graphgpt.gather import join, show_parts
 from graphgpt.installation import program
+from graphgpt.processors import threads
 
 #: Seconds between two looks at the processes.
 _PATIENCE = 0.2
@@ -32,14 +33,14 @@ def evaluate_shards(config: EvaluationConfig, overrides: Sequence[str], folder: 
         GraphGPTError: there are fewer GPUs than devices, or a process failed; the others are ended.
     """
     visible = _visible_gpus(config)
-    threads = config.threads or max(1, (os.cpu_count() or 1) // config.devices)
+    each = threads(config.threads, config.devices)
     shards = [folder / "shards" / str(place) for place in range(1, config.devices + 1)]
     with contextlib.ExitStack() as stack:
         processes = []
         for place, shard in enumerate(shards, start=1):
             shard.mkdir(parents=True)
             own = {"GRAPHGPT_RUN_DIR": str(shard)} | ({"CUDA_VISIBLE_DEVICES": visible[place - 1]} if visible else {})
-            part = ["++devices=1", f"++shard={place}/{config.devices}", f"++threads={threads}"]
+            part = ["++devices=1", f"++shard={place}/{config.devices}", f"++threads={each}"]
             log = stack.enter_context((shard / "output.log").open("w", encoding="utf-8"))
             process = subprocess.Popen(
                 [*program("evaluate"), *overrides, *part], env=os.environ | own, stdout=log, stderr=None if place == 1 else log

@@ -28,11 +28,13 @@ from rich.console import Console
 from rich.text import Text
 
 from graphgpt.command_line import CommandLine, read_command_line, read_sweeps
+from graphgpt.compatibility import metric_problems, unknown_metric
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import program, typed
-from graphgpt.launch import SWEEP, check_started, quoted, read_sweep, share_of_processors
+from graphgpt.launch import SWEEP, check_started, quoted, read_sweep
+from graphgpt.processors import threads
 from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
 from graphgpt.schema import configclass, parse
@@ -239,8 +241,9 @@ def _check(line: CommandLine[ExperimentConfig], config: SweepConfig, space: Spac
     if any(override.startswith(("hydra/", "hydra.", "resume=")) for override in config.overrides):
         problems.append("hydra and resume: are for graphgpt train -m; graphgpt sweep starts its runs itself, see --parallel and --resume.")
     for one in line.configs:
-        if config.metric.startswith("val/") and not one.runner.val_every:
-            problems.append(f"--metric: '{config.metric}' comes of validation; set runner.val_every.")
+        if problem := unknown_metric(config.metric, one.model, one.task, one.runner):
+            problems.append(f"--metric: {problem}")
+        problems += metric_problems(one)
         if one.runner.num_nodes > 1:
             problems.append(f"runner.num_nodes: {one.runner.num_nodes}, but graphgpt sweep starts its runs on this machine alone.")
     if problems:
@@ -296,7 +299,7 @@ class Sweep:
             self.study.sampler = optuna.samplers.TPESampler(seed=begun, constant_liar=config.parallel > 1)
         self.study.pruner = optuna.pruners.MedianPruner(n_startup_trials=config.prune) if config.prune else optuna.pruners.NopPruner()
         self.devices = _devices(first, config.parallel)
-        self.threads = [] if first.runner.threads else [f"runner.threads={share_of_processors(config.parallel * first.runner.processes)}"]
+        self.threads = [] if first.runner.threads else [f"runner.threads={threads(at_once=config.parallel * first.runner.processes)}"]
         self.ended = 0
         self.total = 0
         self._asked = 0

@@ -108,6 +108,16 @@ class Task(ABC):
         return found
 
     @classmethod
+    def scores(cls, config: Any) -> bool:
+        """Whether an answer is chosen among candidates, or else written."""
+        return cls.candidates is not Task.candidates
+
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        """What :meth:`metrics` holds for tasks of a ``Config``."""
+        return ()
+
+    @classmethod
     def data_problems(cls, config: Any, dataset: Any) -> list[str]:
         """What keeps the task from being asked about the data of a dataset's ``Config``, seen without reading them."""
         if isinstance(dataset, DatasetConfig):

@@ -1,24 +1,32 @@
 """What happens beside training: a progress line, a metrics file."""
 
 import json
+import logging
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
 
 from graphgpt.files import read_json_lines, write_text
+from graphgpt.models.model import Model
 from graphgpt.prompts.batch import Batch
 from graphgpt.runners.progress import progress_bar
+from graphgpt.task import Task
+
+log = logging.getLogger(__name__)
 
 
 class TrainingProgress(ProgressBar):
-    """Loss (smoothed), samples/s, tokens/s and time left; a line now and then where the output is not a terminal."""
+    """Loss (a running mean), samples/s, tokens/s and time left; a line now and then where the output is not a terminal."""
 
     LINES = 10
 
@@ -27,6 +35,7 @@ class TrainingProgress(ProgressBar):
         self.description = description
         self._console = Console(stderr=True)
         self._progress: Progress | None = None
+        self._streams: dict[logging.StreamHandler[Any], Any] = {}
         self._enabled = True
 
     def disable(self) -> None:
@@ -41,7 +50,14 @@ class TrainingProgress(ProgressBar):
         if self._enabled and self._console.is_terminal:
             self._progress = progress_bar(self._console)
             self._bar = self._progress.add_task(self.description, total=trainer.max_steps, completed=trainer.global_step, figures="")
+            before = sys.stdout, sys.stderr
             self._progress.start()
+            # Logged lines go above the bar, not through it: logging has kept the streams that rich puts others in the place of.
+            instead = {before[0]: sys.stdout, before[1]: sys.stderr}
+            terminal = [handler for handler in logging.getLogger().handlers if getattr(handler, "stream", None) in instead]
+            self._streams = {handler: handler.stream for handler in terminal if isinstance(handler, logging.StreamHandler)}
+            for handler, stream in self._streams.items():
+                handler.setStream(instead[stream])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Sequence[Batch], batch_idx: int
@@ -61,11 +77,13 @@ class TrainingProgress(ProgressBar):
         elif step % max(1, trainer.max_steps // self.LINES) == 0:
             seconds = time.monotonic() - self._start
             left = seconds / max(1, step - self._first) * (trainer.max_steps - step)
-            self._console.print(f"{self.description} {step}/{trainer.max_steps}  {self._figures()}  left {left:.0f} s", highlight=False)
+            self._console.print(
+                f"{self.description} {step}/{trainer.max_steps}  {self._figures()}  left {left:.0f} s", highlight=False, soft_wrap=True
+            )
 
     def _figures(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._start)
-        return f"loss {self._loss:.3f}  {self._samples / seconds:.1f} samples/s  {self._tokens / seconds:,.0f} tokens/s"
+        return f"loss {self._loss:.3f} (running mean)  {self._samples / seconds:.1f} samples/s  {self._tokens / seconds:,.0f} tokens/s"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -77,6 +95,64 @@ class TrainingProgress(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+            for handler, stream in self._streams.items():
+                handler.setStream(stream)
+
+
+class Story(Callback):
+    """Says in the terminal and in ``run.log`` what a run trains on, each validation, when the best state changed, and why it ended.
+
+    Args:
+        task: What is trained on.
+        model: What trains.
+        best: Keeps the best state; None where none is kept.
+    """
+
+    def __init__(self, task: Task, model: Model, best: ModelCheckpoint | None) -> None:
+        self.task = task
+        self.model = model
+        self.best = best
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic()
+        config: Any = pl_module.config
+        parts: dict[str, int] = {}
+        for name, parameter in self.model.trainable_state().items():
+            parts[name.split(".")[0]] = parts.get(name.split(".")[0], 0) + parameter.numel()
+        log.info("Data: %s; %s training items.", self.task.summary, f"{len(self.task.items('train')):,}")
+        log.info("Trains: %s.", ", ".join(f"{part} {count:,}" for part, count in parts.items()) + " parameters")
+        log.info(
+            "Steps %d to %d of %d samples each, on %s with %d thread(s).",
+            trainer.global_step + 1, trainer.max_steps, config.global_batch_size, pl_module.device, torch.get_num_threads(),
+        )  # fmt: skip
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the best state is kept, for Lightning asks those who keep states last."""
+        names = sorted((name for name in trainer.callback_metrics if name.startswith("val/")), key=lambda name: name != "val/loss")
+        found = {name: float(trainer.callback_metrics[name]) for name in names}
+        log.info("Step %d of %d: %s%s", trainer.global_step, trainer.max_steps, figures(found), self._remark(found))
+
+    def _remark(self, found: Mapping[str, float]) -> str:
+        if self.best is None or self.best.monitor not in found:
+            return ""
+        value, before = found[self.best.monitor], self.best.best_model_score
+        better = before is None or (value < float(before) if self.best.mode == "min" else value > float(before))
+        return f" ({self.best.monitor} is the best so far: this state is kept)" if better else ""
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+                reason = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+                log.info("Stopped early, after step %d of %d: %s", trainer.global_step, trainer.max_steps, reason)
+        log.info("Trained to step %d in %.0f s.", trainer.global_step, time.monotonic() - self._start)
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Metrics in one line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 class MetricsFile(Logger):

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -24,12 +23,15 @@ from graphgpt.baselines import NAMES, NETWORKS
 from graphgpt.checkpoints.card import add_scores
 from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
 from graphgpt.checkpoints.trained import read_trained
+from graphgpt.compatibility import device_type
 from graphgpt.config import BASELINES, plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
 from graphgpt.installation import typed
+from graphgpt.models.adapters import peft
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
+from graphgpt.processors import threads
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.registry import MODELS
 from graphgpt.runners.analysis import (
@@ -120,8 +122,8 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
         return {name: evaluate(model, part, of_part(config, name), folder / name) for name, part in task.parts.items()}
     task, trained = unseen(task, config)
     quiet_libraries()
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    model.eval().to(_device(config.accelerator))
+    torch.set_num_threads(threads(config.threads))
+    model.eval().to(device_type(config.accelerator))
     leakage = check_leakage(task, config, model.config)
     list(compared_rows(task, config, draw(task, config, config.seed).tolist()))  # what does not fit is said before the work, not after
     predictions: Predictions = {}
@@ -600,16 +602,8 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]
 
 @contextlib.contextmanager
 def _without_adapters(model: Model) -> Iterator[None]:
-    from peft import PeftModel
-
-    with model.llm.disable_adapter() if isinstance(model.llm, PeftModel) else contextlib.nullcontext():
+    with model.llm.disable_adapter() if isinstance(model.llm, peft().PeftModel) else contextlib.nullcontext():
         yield
-
-
-def _device(accelerator: str) -> torch.device:
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device(accelerator)
 
 
 def _has_own_text(task: Task, config: Any) -> bool:

@@ -65,7 +65,7 @@ class Interruption(Callback):
             return
         checkpoint = self.folder / "resume" / f"step={trainer.global_step}.ckpt"
         if not trainer.strategy.broadcast(checkpoint.exists()):
-            trainer.save_checkpoint(checkpoint)
+            trainer.save_checkpoint(checkpoint, weights_only=False)  # its default it would mention
         raise Interrupted(f"Stopped after step {trainer.global_step} of {trainer.max_steps}. {self._how_to_go_on()}")
 
     @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +21,15 @@ from graphgpt.checkpoints.folder import (
     save_checkpoint,
 )
 from graphgpt.checkpoints.trained import trained_items, write_trained
+from graphgpt.compatibility import best_mode
 from graphgpt.files import write_json, write_text
 from graphgpt.models.model import Model
+from graphgpt.processors import threads
 from graphgpt.registry import RUNNERS
 from graphgpt.runners.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
 from graphgpt.runners.targets import build_leaf, find_targets, target_problems
 from graphgpt.runs import changes
-from graphgpt.schema import Accelerator, configclass
+from graphgpt.schema import MOST_PROCESSES, Accelerator, configclass
 from graphgpt.task import Task
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,27 @@ class CheckpointConfig:
     """How many resumable checkpoints stay, the newest."""
     monitor: str | None = None
     """A validated metric such as ``val/loss``: the state in which it was best becomes the checkpoint ``best`` beside the last."""
-    mode: Literal["min", "max"] = "min"
-    """Which value of it is best."""
+    mode: Literal["min", "max"] | None = None
+    """Which value of it is best; null: the lowest loss, the highest accuracy."""
+
+
+#: Lightning's callbacks that take part in optimization, which is ours, or that do what something of ours does: what to use instead.
+OTHERS = {
+    "StochasticWeightAveraging": "average weights by callbacks=ema",
+    "WeightAveraging": "average weights by callbacks=ema",
+    "EMAWeightAveraging": "average weights by callbacks=ema",
+    "LearningRateFinder": "compare rates by graphgpt sweep, such as runner.lr.projector=1e-3,3e-3",
+    "BatchSizeFinder": "let runner.micro_batch_tokens=auto find what fits",
+    "GradientAccumulationScheduler": "accumulate by runner.micro_batch_size",
+    "BaseFinetuning": "say what trains by model.tower.train and model/lora, and how fast by runner.lr",
+    "BackboneFinetuning": "say what trains by model.tower.train and model/lora, and how fast by runner.lr",
+    "ModelPruning": "make the trained parts smaller by model.lora.rank",
+    "ModelCheckpoint": "keep states by runner.checkpoint",
+    "OnExceptionCheckpoint": "keep states by runner.checkpoint",
+    "ProgressBar": "there is a progress line already",
+    "RichProgressBar": "there is a progress line already",
+    "TQDMProgressBar": "there is a progress line already",
+}
 
 
 @RUNNERS.register("lightning")
@@ -96,13 +116,13 @@ class LightningRunner:
         """Where to train."""
         strategy: StrategyConfig = StrategyConfig()
         """How several processes share the work."""
-        devices: int = Field(default=1, ge=1)
+        devices: int = Field(default=1, ge=1, le=MOST_PROCESSES)
         """Processes on each machine."""
-        num_nodes: int = Field(default=1, ge=1)
+        num_nodes: int = Field(default=1, ge=1, le=MOST_PROCESSES)
         """Machines."""
-        threads: int | None = Field(default=None, ge=1)
+        threads: int | None = Field(default=None, ge=1, le=MOST_PROCESSES)
         """Processor threads per process; null shares all among the processes."""
-        workers: int = Field(default=0, ge=0)
+        workers: int = Field(default=0, ge=0, le=MOST_PROCESSES)
         """Processes that prepare batches; 0 does it in between."""
         log_every: int = Field(default=1, ge=1)
         """Steps between logged lines."""
@@ -151,11 +171,9 @@ class LightningRunner:
             found.append(
                 f"runner.micro_batch_tokens: '{config.strategy.name}' needs as many passes in each process; use runner.micro_batch_size."
             )
-        if config.checkpoint.monitor and not config.val_every:
-            found.append(f"runner.checkpoint.monitor: '{config.checkpoint.monitor}' comes of validation; set runner.val_every.")
         for name, node in config.callbacks.items():
-            if node and str(node.get("monitor")).startswith("val/") and not config.val_every:
-                found.append(f"runner.callbacks.{name}.monitor: '{node['monitor']}' comes of validation; set runner.val_every.")
+            if node and (instead := OTHERS.get(str(node.get("_target_")).rpartition(".")[2])):
+                found.append(f"runner.callbacks.{name}: {node['_target_']} does not go with this runner; {instead}.")
             if node and str(node.get("_target_")).endswith(".MovingAverage") and config.strategy.shards_weights:
                 found.append(
                     f"runner.callbacks.{name}: averages whole weights, which '{config.strategy.name}' cuts; use runner/strategy=ddp."
@@ -188,7 +206,7 @@ class LightningRunner:
         from lightning.pytorch.callbacks import ModelCheckpoint
         from lightning.pytorch.utilities import rank_zero_only
 
-        from graphgpt.runners.callbacks import MetricsFile, TrainingProgress
+        from graphgpt.runners.callbacks import MetricsFile, Story, TrainingProgress
         from graphgpt.runners.checkpoint_io import AtomicCheckpointIO
         from graphgpt.runners.interruption import Interruption
         from graphgpt.runners.measurements import DataWait, observers
@@ -197,7 +215,7 @@ class LightningRunner:
         from graphgpt.runners.training_report import stage_history, write_training_report
 
         config = self.config
-        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.processes))
+        torch.set_num_threads(threads(config.threads, config.devices))
         resume = newest_resumable(folder) if experiment.resume else None
         if experiment.stage1 is not None:
             # Also when resuming, which brings back only what training moves: a frozen tower's weights are stage 1's.
@@ -209,7 +227,7 @@ class LightningRunner:
         metrics = MetricsFile(folder / "metrics.jsonl")
         wait = DataWait()
         callbacks = [TrainingProgress(task.config.name), *observers(task, model, experiment, folder, wait)]
-        callbacks += [build_leaf(c, "runner.callbacks") for c in config.callbacks.values() if c]
+        callbacks += [build_leaf(with_mode(c), f"runner.callbacks.{name}") for name, c in config.callbacks.items() if c]
         keep = config.checkpoint
         if keep.every_n_steps:
             # With a monitor that grows, the newest is the best, and the one before goes only when it is written.
@@ -220,8 +238,11 @@ class LightningRunner:
             )
         best = None
         if keep.monitor:
-            best = ModelCheckpoint(folder / "best", "{step}", monitor=keep.monitor, mode=keep.mode, save_top_k=1, save_weights_only=True)
+            best = ModelCheckpoint(
+                folder / "best", "{step}", monitor=keep.monitor, mode=best_mode(keep.monitor), save_top_k=1, save_weights_only=True
+            )
             callbacks.append(best)
+        callbacks.append(Story(task, model, best))
         interruption = Interruption(folder)
         trainer = Trainer(
             accelerator={"cuda": "gpu"}.get(config.accelerator, config.accelerator),
@@ -279,7 +300,7 @@ class LightningRunner:
                 write_card(target)
             write_training_report(task, model, experiment, history, folder)
         trainer.strategy.barrier()
-        rank_zero_only(log.info)("Saved %s", checkpoint)
+        rank_zero_only(log.info)("Saved %s", " and ".join(map(str, states)))
         return checkpoint
 
 
@@ -288,6 +309,12 @@ def _leaves(config: Any) -> list[tuple[str, dict[str, Any]]]:
     named = {"optimizer": config.optimizer}
     named |= {f"{group}.{name}": node for group in ("callbacks", "loggers") for name, node in getattr(config, group).items()}
     return [(f"runner.{name}", node) for name, node in named.items() if node is not None]
+
+
+def with_mode(node: dict[str, Any]) -> dict[str, Any]:
+    """A callback's leaf that says which value of what it watches is best, where it stops by that and does not say it."""
+    stops = str(node.get("_target_")).endswith(".EarlyStopping") and "monitor" in node
+    return {**node, "mode": best_mode(str(node["monitor"]))} if stops and node.get("mode") is None else node
 
 
 def newest_resumable(folder: Path) -> Path | None:

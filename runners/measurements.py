@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
-from graphgpt.config import plain_settings
+from graphgpt.config import EvaluationConfig, plain_settings
+from graphgpt.errors import GraphGPTError
 from graphgpt.files import read_json_lines, write_text
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Batch, Model
+from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Processor
 from graphgpt.runners.analysis import parse_answer
 from graphgpt.runners.data import mix, spread
 from graphgpt.runners.loggers import log_text
-from graphgpt.task import Task
+from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
 log = logging.getLogger(__name__)
@@ -32,11 +35,14 @@ def observers(task: Task, model: Model, experiment: Any, folder: Path, wait: "Da
     config = experiment.runner
     parts = [*task.parts] if isinstance(task, Mixture) else []
     found: list[Callback] = [Measurements(parts, wait, plain_settings(experiment) | {"resume": None})]
-    if not (isinstance(model, GraphLLM) and config.val_every and config.val_answers):
-        return found  # other models write nothing
+    if not config.val_every or not task.asks:
+        return found
     if config.strategy.shards_weights:
-        log.info("runner.val_answers: left out, for no process has the whole model.")
-    else:
+        log.info("Validation: the loss alone, without answers and scores, for no process has the whole model.")
+        return found
+    watched = [node.get("monitor") for node in (*config.callbacks.values(), {"monitor": config.checkpoint.monitor}) if node]
+    found.append(ValidationScores(task, experiment.seed + 1, config.val_samples, min(config.samples_per_pass, 16), watched))
+    if isinstance(model, GraphLLM) and config.val_answers:  # other models write nothing
         found.append(ValidationAnswers(task, model.processor, folder, experiment.seed + 1, config.val_answers))
     return found
 
@@ -166,11 +172,70 @@ def _peak_memory(device: torch.device) -> float:
     return used / 1e9 if sys.platform == "darwin" else used * 1024 / 1e9
 
 
+class ValidationScores(Callback):
+    """At each validation, the metrics of the tasks that have candidates: ``val/accuracy`` and the like, in a mixture ``val/accuracy/TASK``.
+
+    As in evaluation, by the likelihood of every candidate, on the samples that the validation loss is of; every process asks its share of
+    them. What is not defined on them (an AUC of answers that are all alike) is left out.
+
+    Args:
+        task: Whose validation items are asked about.
+        seed: Of the samples, as in validation.
+        count: How many at most.
+        batch_size: Prompts per forward pass.
+        watched: Metrics that must be there.
+    """
+
+    def __init__(self, task: Task, seed: int, count: int, batch_size: int, watched: Sequence[str | None]) -> None:
+        self.task = task
+        self.seed = seed
+        self.count = count
+        self.settings = EvaluationConfig(name="validation", checkpoint="", batch_size=batch_size)
+        self.watched = watched
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        own = spread(self.task.items("val"), self.count)[trainer.global_rank :: trainer.world_size].tolist()
+        parts: dict[str, tuple[Task, list[Instruction]]] = {}
+        for item in own:
+            instruction = self.task.instruction(item, seed=mix(self.seed, 0, item), training=False)
+            name, part = task_of(self.task, instruction.id)
+            if part.candidates is not None:
+                parts.setdefault(name, (part, []))[1].append(instruction)
+        model: Any = pl_module.model
+        with trainer.precision_plugin.val_step_context():
+            found = {name: [*model.predictions(part, asked, self.settings)] for name, (part, asked) in parts.items()}
+        for name, predictions in gathered_lists(found, trainer.world_size).items():
+            part = self.task.parts[name] if isinstance(self.task, Mixture) else self.task
+            metrics = part.metrics(predictions)
+            suffix = f"/{name}" if isinstance(self.task, Mixture) else ""
+            pl_module.log_dict(self._defined({f"val/{key}{suffix}": value for key, value in metrics.items()}, len(predictions)))
+
+    def _defined(self, metrics: dict[str, float], count: int) -> dict[str, float]:
+        fine = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        if missing := [name for name in metrics if name not in fine and name in self.watched]:
+            raise GraphGPTError(
+                f"'{missing[0]}' is watched, but not defined on these {count} validation samples, whose right answers are all alike; "
+                "raise runner.val_samples, or watch val/loss."
+            )
+        return fine
+
+
+def gathered_lists(own: dict[str, list[Any]], world: int) -> dict[str, list[Any]]:
+    """The lists of all processes, joined by name."""
+    everyone: list[Any] = [own]
+    if world > 1:
+        everyone = [None] * world
+        torch.distributed.all_gather_object(everyone, own)
+    names = dict.fromkeys(name for part in everyone for name in part)
+    return {name: [item for part in everyone for item in part.get(name, [])] for name in names}
+
+
 class ValidationAnswers(Callback):
     """At each validation, a few prompts with the answers that the model writes: into ``samples.jsonl``, and to loggers that take text.
 
     Each line holds the ``step`` (how many were done), the ``item`` and ``id`` of the sample, its ``prompt``, the ``expected`` answer,
-    the ``answer`` (greedy), and ``right``, where the task's answers can be told apart (null elsewhere).
+    the ``answer`` (greedy), and ``right``, where the task's answers can be told apart (null elsewhere). Tasks whose answers are written
+    and not chosen are scored by them: ``val/rouge_l`` and the like, means over these few.
 
     Args:
         task: Whose validation items are asked about.
@@ -197,8 +262,11 @@ class ValidationAnswers(Callback):
             write_text(self.path, "".join(_line(entry) for entry in kept))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
+        metrics = self._write(trainer, pl_module) if trainer.is_global_zero else {}
+        pl_module.log_dict(trainer.strategy.broadcast(metrics))
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """Write the answers, and say what those are worth that are not chosen among candidates."""
         items = spread(self.task.items("val"), self.count).tolist()
         instructions = [self.task.instruction(item, seed=mix(self.seed, 0, item), training=False) for item in items]
         prompts = [self.processor.prompt(instruction) for instruction in instructions]
@@ -206,8 +274,21 @@ class ValidationAnswers(Callback):
         with trainer.precision_plugin.val_step_context():
             texts = model.generate(prompts, self.MAX_NEW_TOKENS)
         found = []
+        each: dict[str, list[float]] = {}
         for item, instruction, text in zip(items, instructions, texts, strict=True):
-            candidates = task_of(self.task, instruction.id)[1].candidates
+            name, part = task_of(self.task, instruction.id)
+            candidates = part.candidates
+            if candidates is None:
+                said = Prediction(
+                    id=instruction.id,
+                    prompt_tokens=0,
+                    truth=instruction.truth,
+                    scores=None,
+                    expected=instruction.messages[-1].content,
+                    text=text,
+                )
+                for key, value in part.answer_metrics(said).items():
+                    each.setdefault(f"val/{key}/{name}" if isinstance(self.task, Mixture) else f"val/{key}", []).append(value)
             found.append(
                 {
                     "step": trainer.global_step,
@@ -224,6 +305,7 @@ class ValidationAnswers(Callback):
         columns = ["prompt", "expected", "answer"]
         for logger in trainer.loggers:
             log_text(logger, "val/answers", columns, [[entry[name] for name in columns] for entry in found], trainer.global_step)
+        return {name: sum(values) / len(values) for name, values in each.items()}
 
 
 def _line(entry: Mapping[str, Any]) -> str:

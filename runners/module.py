@@ -1,20 +1,25 @@
 """What Lightning trains: one step over the micro-batches of a global batch, and the validation metrics."""
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.models.model import Batch, Model
+from graphgpt.runners.callbacks import figures
 from graphgpt.runners.data import mix
 from graphgpt.runners.strategies import shard
 from graphgpt.runners.targets import build_leaf
+
+log = logging.getLogger(__name__)
 
 
 class ModelModule(LightningModule):
@@ -58,6 +63,7 @@ class ModelModule(LightningModule):
         self.model.train()
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step=-1)
+        rank_zero_only(log.info)("Before the first step: %s", figures(metrics))
 
     def training_step(self, batch: Sequence[Batch], batch_idx: int) -> dict[str, Any]:
         """One optimizer step.

@@ -20,5 +20,5 @@ def predict(model: Model, task: Task, instructions: Sequence[Instruction], confi
             seconds = max(1e-9, bar.tasks[work].elapsed or 0)
             bar.update(work, advance=1, figures=f"{len(found) / seconds:.1f} samples/s")
     if not bar.console.is_terminal:
-        bar.console.print(f"{description}: {len(found)} samples", highlight=False)
+        bar.console.print(f"{description}: {len(found)} samples", highlight=False, soft_wrap=True)
     return found

@@ -250,6 +250,10 @@ def test_a_scheduler_starts_as_many_processes_as_a_run_has(
     base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert launched(monkeypatch, *base, "seed=0,1", "hydra/launcher=submitit_slurm") == []
+    assert "hydra/launcher: submitit_slurm starts jobs by SLURM, which is not here (no srun)" in capsys.readouterr().err
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     two = [*base, "seed=0,1", "hydra/launcher=submitit_slurm", "runner/strategy=ddp", "runner.devices=2"]
     assert launched(monkeypatch, *two, "hydra.launcher.tasks_per_node=2")
     assert launched(monkeypatch, *two) == []

@@ -34,6 +34,7 @@ import graphgpt
 from graphgpt.errors import CheckpointError, first_line
 from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json, write_text
 from graphgpt.installation import CHECKOUT, as_typed
+from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_fit
 from graphgpt.registry import check_plugins
 
@@ -182,11 +183,10 @@ def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
 
     Where weights are cut among processes, all of them have to call it.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-
+    library = peft()
     parts = {part: getattr(model, part).state_dict() for part in model.parts}
-    if isinstance(getattr(model, "llm", None), PeftModel):
-        parts["lora"] = get_peft_model_state_dict(model.llm)
+    if isinstance(getattr(model, "llm", None), library.PeftModel):
+        parts["lora"] = library.get_peft_model_state_dict(model.llm)
     return {part: {name: whole(tensor) for name, tensor in state.items()} for part, state in parts.items()}
 
 
@@ -304,10 +304,9 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: a file is missing or damaged, it or its language model is another one, or tensors do not fit.
     """
-    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    folder = find_checkpoint(path)
+    library, folder = peft(), find_checkpoint(path)
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     if manifest["model"]["name"] != model.config.name:
@@ -327,11 +326,11 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
         module.load_state_dict(state)
     adapter = folder / "lora" / "adapter_model.safetensors"
     if adapter.is_file():
-        if not isinstance(getattr(model, "llm", None), PeftModel):
+        if not isinstance(getattr(model, "llm", None), library.PeftModel):
             raise CheckpointError(f"{folder} has adapters for the language model, but model.lora.rank is 0.")
         state = load_file(adapter)
-        check_fit(folder, "lora", state, get_peft_model_state_dict(model.llm))
-        set_peft_model_state_dict(model.llm, state)
+        check_fit(folder, "lora", state, library.get_peft_model_state_dict(model.llm))
+        library.set_peft_model_state_dict(model.llm, state)
     return manifest
 
 

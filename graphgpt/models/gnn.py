@@ -152,14 +152,6 @@ class GNN(Model):
         """Cross-entropy of each sample, shape ``[b]``, float32, in the order of ``batch.ids``."""
         return functional.cross_entropy(self.forward(batch), batch.truth, reduction="none")
 
-    def validate(self, batch: Questions) -> dict[str, Tensor]:
-        """``loss`` and ``accuracy`` of each sample, shape ``[b]``."""
-        logits = self.forward(batch)
-        return {
-            "loss": functional.cross_entropy(logits, batch.truth, reduction="none"),
-            "accuracy": (logits.argmax(dim=1) == batch.truth).float(),
-        }
-
     def predictions(self, task: Task, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
         """Log-probabilities of the candidates."""
         reader = self.reader()

@@ -180,6 +180,7 @@ class Grounding(Model):
         """Faults of the original, for comparison."""
 
     parts = ("tower", "text", "temperature")
+    validated = ("loss", "recall@1", "recall@10", "mrr")
     in_one_pass = True
     title = "Grounded tower"
     reads_words = False

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from graphgpt.errors import GraphGPTError, did_you_mean, nearest
+from graphgpt.models.adapters import peft
 from graphgpt.schema import configclass
 
 #: Words for several layers.
@@ -55,10 +56,9 @@ def add_lora(llm: Any, config: LoraConfig) -> Any:
     """
     if config.rank == 0:
         return llm
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import get_peft_model
+    library = peft()
 
-    adapters = PeftLoraConfig(
+    adapters = library.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.rank,
         lora_alpha=config.alpha,
@@ -70,7 +70,7 @@ def add_lora(llm: Any, config: LoraConfig) -> Any:
     with warnings.catch_warnings():
         # peft still asks transformers by a name that is going away; nothing that a user could change.
         warnings.simplefilter("ignore", FutureWarning)
-        adapted = get_peft_model(llm, adapters)
+        adapted = library.get_peft_model(llm, adapters)
     add_in_place(adapted)
     return adapted
 

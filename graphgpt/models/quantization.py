@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from graphgpt.models.adapters import import_bitsandbytes
 from graphgpt.schema import configclass
 
 #: Bits of a weight, without the scales of its block or row.
@@ -62,6 +63,7 @@ def loading_arguments(config: QuantizationConfig, dtype: torch.dtype) -> dict[st
     """
     from transformers import BitsAndBytesConfig
 
+    import_bitsandbytes()  # or transformers would
     if config.name == "int8":
         # It says so at every product of every layer, and 16 bits are what this way of computing is made of.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

@@ -134,6 +134,10 @@ class ChainOfThought(Task):
             meta={"node": item, "subgraph": subgraph},
         )
 
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        return ("top1", "topk", "invalid")
+
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """Whether the final answer is right, whether the truth is in the ranking, and whether no answer was given."""
         said = self.read(prediction.text or "")

@@ -47,6 +47,10 @@ class GraphMatching(Task):
             meta={"node": item, "subgraph": subgraph},
         )
 
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        return ("exact_order", "position_accuracy")
+
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """Whether every title is in its place, and the share of titles that are."""
         right, said = matched_titles(prediction.expected), matched_titles(prediction.text or "")

@@ -15,7 +15,7 @@ from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import DATASETS, TASKS
 from graphgpt.schema import configclass
 from graphgpt.task import Prediction, Task
-from graphgpt.tasks.node_classification import classification_metrics
+from graphgpt.tasks.node_classification import CLASSIFICATION, classification_metrics
 
 DATASET = "graphgpt_json"
 
@@ -140,6 +140,16 @@ class Instructions(Task):
         for start, end in sorted((span for span in spans if span[0] < span[1]), reverse=True):
             turn = f"{turn[:start]}(hidden){turn[end:]}"
         return turn
+
+    @classmethod
+    def scores(cls, config: Any) -> bool:
+        return config.candidates is not None and config.scoring == "likelihood"
+
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        if cls.scores(config):
+            return CLASSIFICATION
+        return ("exact_match",) if config.candidates is None else ("exact_match", "label_match", "invalid")
 
     def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """Accuracy, macro-F1 and top-3 accuracy over the candidates."""

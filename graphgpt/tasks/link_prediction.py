@@ -100,6 +100,10 @@ class LinkPrediction(Task):
             meta={"nodes": pair, "subgraphs": subgraphs, "pair": pair},
         )
 
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        return ("auc", "average_precision", "accuracy", "hard_auc")
+
     def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """By P(yes) against P(no): area under the ROC curve, average precision, accuracy at 0.5.
 

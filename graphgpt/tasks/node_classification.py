@@ -1,6 +1,7 @@
 """Which class does the centre of the subgraph belong to?"""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,9 +55,17 @@ class NodeClassification(Task):
 
         yield from baseline_scores(self.graph, self.items("train"), items, seed, val=self.items("val"), names=names)
 
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        return CLASSIFICATION
+
     def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """Accuracy, macro-F1 over the classes that occur, and whether the truth is among the three likeliest."""
         return classification_metrics(truth, scores)
+
+
+#: Names of what :func:`classification_metrics` finds.
+CLASSIFICATION = ("accuracy", "macro_f1", "top3")
 
 
 def classification_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """What does the node at the centre say? Self-supervised: no labels are read."""
 
+from typing import Any
+
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
@@ -27,6 +29,10 @@ class NodeDescription(Task):
             inputs=(subgraph.input(self.graph),) if "<graph>" in prompt else (),
             meta={"node": item, "subgraph": subgraph},
         )
+
+    @classmethod
+    def metric_names(cls, config: Any) -> tuple[str, ...]:
+        return ("rouge_l",)
 
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """ROUGE-L of the answer against the node's own text."""

@@ -13,6 +13,7 @@ from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, 
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
+from graphgpt.models.adapters import peft
 from graphgpt.models.llm import model_folder
 from graphgpt.models.quantization import QuantizationConfig
 from graphgpt.registry import MODELS
@@ -118,8 +119,6 @@ def _write_full(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -
 
 def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -> None:
     """Needs the memory of the language model, not quantized, for the adapters are merged by peft."""
-    from peft import PeftModel
-
     experiment = read_config(ExperimentConfig, checkpoint_experiment(folder))
     features = manifest["data"]["features"]
     if features is None:
@@ -129,7 +128,7 @@ def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int)
     # Whatever they were trained on: merged into few bits, an update would be rounded away.
     model = MODELS.build(dataclasses.replace(experiment.model, quantization=QuantizationConfig()), features)
     load_checkpoint(model, folder)
-    llm = model.llm.merge_and_unload() if isinstance(model.llm, PeftModel) else model.llm
+    llm = model.llm.merge_and_unload() if isinstance(model.llm, peft().PeftModel) else model.llm
     with atomic_folder(out) as tmp:
         llm.save_pretrained(str(tmp), max_shard_size=shard)
         model.tokenizer.save_pretrained(str(tmp))

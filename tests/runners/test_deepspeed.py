@@ -19,7 +19,7 @@ def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeepSpeedStrategy, "setup_environment", lambda self: DDPStrategy.setup_environment(self))
     monkeypatch.setattr(DeepSpeedStrategy, "root_device", property(lambda self: torch.device("cpu", 0)))
     monkeypatch.setattr("lightning.pytorch.strategies.deepspeed._validate_device_index_selection", lambda devices: None)
-    monkeypatch.setattr("graphgpt.assembly.machine_problems", lambda model, runner: [])
+    monkeypatch.setattr("graphgpt.assembly.run_problems", lambda experiment: [])
 
 
 @pytest.mark.usefixtures("on_the_processor")

@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_training import Trained, finish, run, tensors
 
+from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_history
+from graphgpt.compatibility import known_metrics
+from graphgpt.config import EvaluationConfig
 from graphgpt.files import read_json_lines
-from graphgpt.runners.data import Examples, spread
+from graphgpt.runners.data import Examples, mix, spread
 from graphgpt.runs import read_metrics
 
 Train = Callable[..., Trained]
@@ -77,7 +80,7 @@ def test_a_mixture_has_a_loss_for_each_task(mixture: Trained) -> None:
             assert line["val/loss"] == pytest.approx(mean, rel=1e-5)
     assert 0 < nodes < 6
     curves = read_history(mixture.folder / "checkpoint")[-1]["val"]
-    assert set(curves) == {"loss", "loss of links", "loss of nodes"}
+    assert set(curves) >= {"loss", "loss of links", "loss of nodes", "accuracy of nodes", "auc of links"}
     assert curves["loss of nodes"][0] == [2, 4]
 
 
@@ -203,3 +206,46 @@ def test_two_processes_log_what_one_does(data: list[str], mixture: Trained, tmp_
     for name, tensor in tensors(folder).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
     assert len(read_json_lines(folder / "samples.jsonl")) == 6
+
+
+def test_a_run_tells_its_story(data: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = [
+        "task=node_classification",
+        "runner.max_steps=9",
+        "runner.global_batch_size=2",
+        "runner.val_every=1",
+        "runner.val_samples=6",
+    ]
+    settings += ["callbacks=early_stopping", "runner.callbacks.early_stopping={monitor: val/accuracy, patience: 2}"]
+    with caplog.at_level("INFO", logger="graphgpt.runners"):
+        done = run(tmp_path, [*data, *settings, "runner.checkpoint.monitor=val/accuracy", "runner.lr={projector: 1e-9, tokens: 1e-9}"])
+    story = [record.message for record in caplog.records]
+    assert [line for line in story if line.startswith("Data: csv, 42 nodes")] and [line for line in story if line.startswith("Trains: ")]
+    validated = [line for line in done.lines if "val/accuracy" in line]
+    assert [set(line) >= {"val/loss", "val/accuracy", "val/macro_f1", "val/top3"} for line in validated] == [True] * 3
+    told = [line for line in story if line.startswith("Step ")]
+    assert told[0].startswith(f"Step 1 of 9: val/loss {validated[0]['val/loss']:.4g}, val/accuracy ")
+    assert ["best so far" in line for line in told] == [True, False, False]
+    [end] = [line for line in story if line.startswith("Stopped early, after step 3 of 9: ")]
+    assert "val/accuracy did not improve" in end
+    assert story[-1] == f"Saved {tmp_path}/checkpoint and {tmp_path}/best"
+
+
+def test_validation_scores_are_those_of_an_evaluation(data: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, [*data, "task=link_prediction", "runner.max_steps=1", "runner.val_every=1", "runner.val_samples=12"])
+    [line] = [line for line in done.lines if "val/auc" in line]
+    task = build_task(done.experiment)
+    items = spread(task.items("val"), 12).tolist()
+    asked = [task.instruction(item, seed=mix(done.experiment.seed + 1, 0, item), training=False) for item in items]
+    settings = EvaluationConfig(name="evaluate", checkpoint="")
+    expected = task.metrics([*done.model.eval().predictions(task, asked, settings)])
+    assert {name: line[f"val/{name}"] for name in expected} == pytest.approx(expected)
+    assert set(expected) == set(task.metric_names(task.config))
+
+
+def test_parts_of_a_mixture_are_scored_by_themselves(data: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, [*data, *MIXTURE, *VALIDATED, "runner.max_steps=2", "runner.val_samples=20"])
+    known = known_metrics(done.experiment.model, done.experiment.task, done.experiment.runner)
+    logged = {name for line in done.lines for name in line if name.startswith("val/")}
+    assert {"val/accuracy/nodes", "val/auc/links"} <= logged
+    assert logged == {name for name in known if name.startswith("val/")}
