@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from graphgpt.errors import DataError, did_you_mean, nearest
+from graphgpt.errors import DataError, did_you_mean, first_line, nearest
+from graphgpt.file_kinds import another_kind
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.graphs.json_array import BrokenArray, elements
 from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
@@ -30,6 +31,11 @@ from graphgpt.schema import SPLITS, configclass
 log = logging.getLogger(__name__)
 
 PLACEHOLDER = "<graph>"
+
+#: Whose turn it is, by the names that GraphGPT and others give them.
+ROLES = {"human": "human", "gpt": "gpt", "user": "human", "assistant": "gpt"}
+#: Other names of fields, as chat templates have them.
+ALIASES = {"messages": "conversations", "role": "from", "content": "value"}
 
 #: Rows of a batch in the cache; a record is found by its number.
 BATCH = 1024
@@ -230,9 +236,11 @@ class Records:
         try:
             self.card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
             reader = pa.ipc.open_file(pa.memory_map(str(folder / "records.arrow")))
-        except (OSError, ValueError, pa.ArrowInvalid) as error:
-            raise DataError(f"{folder} is damaged ({error}); delete it to have it made again.") from error
-        self.path = Path(self.card["path"])
+            self.path = Path(self.card["path"])
+            if missing := {"fingerprint", "records", "kinds", "skipped", "first_skipped"} - self.card.keys():
+                raise ValueError(f"card.json has no {', '.join(sorted(missing))}")
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException) as error:
+            raise DataError(f"{folder} is damaged ({first_line(error)}); delete it to have it made again.") from error
         self._batch = cache(reader.get_batch)  # of a batch it keeps only where its columns begin
 
     def __reduce__(self) -> tuple[type["Records"], tuple[Path]]:
@@ -256,6 +264,8 @@ def open_records(path: Path, graphs: GraphFile, on_error: OnError) -> Records:
     Raises:
         DataError: naming file, record and field, if ``on_error`` is ``raise`` and a record cannot be used; or no record can.
     """
+    if problem := another_kind(path, "json"):
+        raise DataError(f"{path} {problem}; expected a JSON array of records.")
     sizes = graphs.sizes
     folder = cache_dir() / "instructions" / f"{path.stem}-{fingerprint(file_sha256(Path(__file__)), stamp(path), sizes)}"
     if not (folder / "card.json").is_file():
@@ -415,6 +425,7 @@ def _read_record(record: Any, number: int, sizes: Mapping[str, int]) -> Row:
     if type(record) is not dict:
         raise MalformedRecord("wrong type", "", f"is {_shown(record)}, expected an object.")
     name = _field(record, "id", str, "id")
+    record = _renamed(record, "conversations")
     turns = _turns(_field(record, "conversations", list, "conversations"))
     graph = _field(record, "graph", dict, "graph") if record.get("graph") is not None else {}
     given = {field for field, value in graph.items() if value is not None}
@@ -461,13 +472,17 @@ def _turns(conversations: list[Any]) -> tuple[str, ...]:
         at = f"conversations[{i}]"
         if type(turn) is not dict:
             raise MalformedRecord("wrong type", at, f"is {_shown(turn)}, expected an object with 'from' and 'value'.")
-        role, text = _field(turn, "from", str, f"{at}.from"), _field(turn, "value", str, f"{at}.value")
+        turn = _renamed(turn, "from")
+        said, text = _field(turn, "from", str, f"{at}.from"), _field(turn, "value", str, f"{at}.value")
+        role = ROLES.get(said)
         if i == 0 and role != "human":
             continue
         expected = ("human", "gpt")[len(turns) % 2]
         if role != expected:
             raise MalformedRecord(
-                "roles do not alternate", f"{at}.from", f"is '{role}', expected '{expected}': human and gpt take turns, the human first."
+                "roles do not alternate",
+                f"{at}.from",
+                f"is '{said}', expected '{expected}': human and gpt (or user, assistant) take turns, the human first.",
             )
         if role == "gpt" and not text.strip():
             raise MalformedRecord("empty answer", f"{at}.value", "is empty, expected an answer to learn.")
@@ -478,6 +493,11 @@ def _turns(conversations: list[Any]) -> tuple[str, ...]:
         found = "ends with the human's turn" if turns else "has no human's turn"
         raise MalformedRecord("no answer", "conversations", f"{found}, expected human and gpt in turn, an answer last.")
     return tuple(turns)
+
+
+def _renamed(of: dict[str, Any], name: str) -> dict[str, Any]:
+    """The fields by GraphGPT's names, where ``name`` is not there by its own."""
+    return of if name in of else {ALIASES.get(field, field): value for field, value in of.items()}
 
 
 def _field(of: dict[str, Any], name: str, kind: type, at: str) -> Any:
@@ -509,5 +529,8 @@ def _ids(values: list[Any], at: str, limit: int, whose: str) -> tuple[int, ...]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return f"a very deep {'list' if isinstance(value, list) else 'object'}"
     return text if len(text) <= 60 else f"{text[:57]}..."

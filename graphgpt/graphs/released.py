@@ -112,10 +112,10 @@ def open_graph_file(path: Path) -> GraphFile:
         for name, tensor in load_file(folder / "graphs.safetensors").items():
             key, _, field = name.rpartition("/")
             graphs.setdefault(key, {})[field] = tensor
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
+        of_content = json.loads((folder / "card.json").read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
         raise DataError(f"{folder} is damaged ({first_line(error)}); delete it to have it made again.") from error
-    return GraphFile(path=path, fingerprint=card["fingerprint"], graphs=graphs)
+    return GraphFile(path=path, fingerprint=of_content, graphs=graphs)
 
 
 def _convert(path: Path) -> dict[str, dict[str, Tensor]]:

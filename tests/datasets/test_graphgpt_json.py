@@ -1,5 +1,6 @@
 """The released files: what is read from them, in how little, and what is refused in which words."""
 
+import gzip
 import json
 import logging
 import os
@@ -37,7 +38,7 @@ from released_files import (
 from torch_geometric.data import Data
 
 from graphgpt.datasets import graphgpt_json
-from graphgpt.datasets.graphgpt_json import GraphgptJson, Records, open_records
+from graphgpt.datasets.graphgpt_json import GraphgptJson, MalformedRecord, Records, _read_record, open_records
 from graphgpt.errors import DataError
 from graphgpt.files import cache_dir
 from graphgpt.graphs import json_array
@@ -98,6 +99,42 @@ def test_text_only_in_every_form(tmp_path: Path, graphs: GraphFile, graph: Any) 
 def test_a_byte_order_mark_and_white_space_do_not_count(tmp_path: Path, graphs: GraphFile) -> None:
     text = "\ufeff \n" + json.dumps([CORA, TEXT_ONLY], indent=3) + " \n\n"
     assert ids(read(tmp_path, graphs, text)) == ["cora_test_3", "chat_1"]
+
+
+def test_the_names_that_others_give_to_roles_and_fields(tmp_path: Path, graphs: GraphFile) -> None:
+    (expected,) = read(tmp_path, graphs, [CORA])
+    turns = [{"from": {"human": "user", "gpt": "assistant"}[turn["from"]], "value": turn["value"]} for turn in CORA["conversations"]]
+    assert read(tmp_path, graphs, [CORA | {"conversations": turns}])[0].turns == expected.turns
+    messages = [{"role": "system", "content": "Be brief."}, *({"role": turn["from"], "content": turn["value"]} for turn in turns)]
+    chat = {name: value for name, value in CORA.items() if name != "conversations"} | {"messages": messages}
+    assert read(tmp_path, graphs, [chat])[0].turns == expected.turns
+
+
+def test_a_file_of_another_kind(tmp_path: Path, graphs: GraphFile) -> None:
+    (tmp_path / "r.json").write_bytes(gzip.compress(b"[]"))
+    with pytest.raises(DataError, match=r"r\.json is compressed with gzip: unpack it first; expected a JSON array of records\."):
+        open_records(tmp_path / "r.json", graphs, "raise")
+
+
+@given(data=st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_records_with_anything_in_any_place_are_read_or_refused_in_a_sentence(data: st.DataObject, graphs: GraphFile) -> None:
+    """A value anywhere in a good record, in place of what stood there."""
+    record = json.loads(json.dumps(data.draw(st.sampled_from([CORA, LINK]))))
+    at, place = record, data.draw(st.sampled_from(sorted(record)))
+    while isinstance(at[place], dict | list) and at[place] and data.draw(st.booleans()):
+        at = at[place]
+        place = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["<graph>", "human", "cora_1"])
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    nested = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
+    at[place] = data.draw(nested | st.just(deep))
+    try:
+        _read_record(record, 0, graphs.sizes)
+    except MalformedRecord as error:
+        assert error.sentence.endswith((".", "?"))
 
 
 def test_more_records_than_a_batch_holds(tmp_path: Path, graphs: GraphFile) -> None:
@@ -188,12 +225,14 @@ MALFORMED: dict[str, tuple[Any, str, str]] = {
     "roles": (
         changed(CORA, conversations=[*conversation("<graph>", "one"), {"from": "gpt", "value": "two"}]),
         "roles do not alternate",
-        "('cora_test_3'), conversations[2].from: is 'gpt', expected 'human': human and gpt take turns, the human first.",
+        "('cora_test_3'), conversations[2].from: is 'gpt', expected 'human': "
+        "human and gpt (or user, assistant) take turns, the human first.",
     ),
     "unknown role": (
-        changed(CORA, conversations=[{"from": "human", "value": "<graph>"}, {"from": "assistant", "value": "one"}]),
+        changed(CORA, conversations=[{"from": "human", "value": "<graph>"}, {"from": "system", "value": "one"}]),
         "roles do not alternate",
-        "('cora_test_3'), conversations[1].from: is 'assistant', expected 'gpt': human and gpt take turns, the human first.",
+        "('cora_test_3'), conversations[1].from: is 'system', expected 'gpt': "
+        "human and gpt (or user, assistant) take turns, the human first.",
     ),
     "empty answer": (
         changed(CORA, conversations=conversation("<graph>", " \n")),
@@ -485,6 +524,7 @@ def test_what_others_allow_is_not_allowed_here(tmp_path: Path) -> None:
     [
         ([1, 2], "expected a dictionary of graphs by name, as torch.save({'cora': data}, file) writes it, found a list."),
         ({}, "expected a dictionary of graphs by name"),
+        (Data(x=torch.ones(3, 1)), "found one graph; its name is what stands before the first '_' in the records' ids."),
         ({"g": 3}, ", graph 'g': expected a torch_geometric Data object, found a int."),
         ({"g": Data(y=torch.ones(3))}, ", graph 'g': expected node features x of shape [nodes, features], found nothing."),
         ({"g": Data(x=torch.ones(3))}, "found torch.float32 of shape [3]."),

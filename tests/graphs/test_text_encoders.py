@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError
 from graphgpt.graphs.text_encoder import TextEncoder, standardize
+from graphgpt.graphs.text_encoders.tfidf_svd import tokens
 from graphgpt.models.llm import LLMConfig, load_llm, load_tokenizer
 from graphgpt.registry import TEXT_ENCODERS
 
@@ -69,6 +70,34 @@ def test_tfidf_svd_of_very_little(texts: list[str]) -> None:
     x = encoder("tfidf_svd").encode(texts, no_llm)
     assert x.ndim == 2 and len(x) == len(texts) and x.shape[1] >= 1
     assert standardize(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("two words_1, m² x½ naïve", ["two", "words_1", "m²", "x½", "naïve"]),
+        ("深度学习 graph", ["深", "度", "学", "习", "深度", "度学", "学习", "graph"]),
+        ("コーヒー", ["コ", "ー", "ヒ", "ー", "コー", "ーヒ", "ヒー"]),
+        ("ไทย", ["ไ", "ท", "ย", "ไท", "ทย"]),
+        ("हिन्दी 안녕 하세요", ["हिन्दी", "안녕", "하세요"]),
+        ("😀🎉 ©", ["😀", "🎉"]),
+    ],
+)
+def test_words_of_any_script(text: str, found: list[str]) -> None:
+    assert tokens(text) == found
+
+
+def test_any_script_is_the_same_for_latin_letters_to_the_digit() -> None:
+    texts = [*TEXTS, "m² x½ naïve © café 3.5 snake_case", "don't re-use"]
+    spaced, any_script = (encoder("tfidf_svd", dim=3, words=words).encode(texts, no_llm) for words in ("spaced", "any_script"))
+    assert torch.equal(spaced, any_script) and torch.equal(spaced, encoder("tfidf_svd", dim=3).encode(texts, no_llm))
+
+
+def test_texts_without_spaces_come_together_by_what_they_have_in_common() -> None:
+    texts = ["深度学习模型", "学习深度网络", "鸟类在森林唱歌", "森林里的鸟类"]
+    x = encoder("tfidf_svd", dim=3, words="any_script").encode(texts, no_llm)
+    assert min(cosine(x, 0, 1), cosine(x, 2, 3)) > 0.3 > abs(cosine(x, 0, 2))
+    assert encoder("tfidf_svd", words="any_script").encode(["😀", "🎉 😀"], no_llm).any()
 
 
 def test_tfidf_svd_vocabulary_is_limited() -> None:
