@@ -172,13 +172,13 @@ class LightningRunner:
                 f"runner.micro_batch_tokens: '{config.strategy.name}' needs as many passes in each process; use runner.micro_batch_size."
             )
         for name, node in config.callbacks.items():
-            if node and (instead := OTHERS.get(str(node.get("_target_")).rpartition(".")[2])):
+            if instead := _instead(node):
                 found.append(f"runner.callbacks.{name}: {node['_target_']} does not go with this runner; {instead}.")
             if node and str(node.get("_target_")).endswith(".MovingAverage") and config.strategy.shards_weights:
                 found.append(
                     f"runner.callbacks.{name}: averages whole weights, which '{config.strategy.name}' cuts; use runner/strategy=ddp."
                 )
-        return found + [problem for key, node in _leaves(config) for problem in target_problems(node, key)]
+        return found + [problem for key, node in _leaves(config) if not _instead(node) for problem in target_problems(node, key)]
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -309,6 +309,12 @@ def _leaves(config: Any) -> list[tuple[str, dict[str, Any]]]:
     named = {"optimizer": config.optimizer}
     named |= {f"{group}.{name}": node for group in ("callbacks", "loggers") for name, node in getattr(config, group).items()}
     return [(f"runner.{name}", node) for name, node in named.items() if node is not None]
+
+
+def _instead(node: Any) -> str | None:
+    """What to use in place of a callback of Lightning's that does not go with this runner; None for any other leaf."""
+    target = str(node.get("_target_")) if isinstance(node, dict) else ""
+    return OTHERS.get(target.rpartition(".")[2]) if target.startswith("lightning.pytorch.callbacks.") else None
 
 
 def with_mode(node: dict[str, Any]) -> dict[str, Any]:
