@@ -38,15 +38,33 @@ def load_untrusted(path: Path, what: str, stand_ins: Mapping[str, Any] | None = 
             # Files from before torch 1.6 are no archives and cannot be mapped.
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
-            raise DataError(f"{path} is refused: it names '{refused[1]}', which {what} does not need and which could run code.") from error
+        if named := _named_in(error):
+            raise DataError(f"{path} is refused: it names '{named}', which {what} does not need and which could run code.") from error
         raise DataError(f"{path} is refused: it is no file of tensors in torch.save's form ({first_line(error)[:200]}).") from error
     except OSError:
         raise
     # What reading a damaged file ends in is not for torch to say: any of a dozen built-in exceptions.
     except Exception as error:
         raise DataError(f"{path} is damaged, or not written by torch.save ({first_line(error)[:200]}).") from error
+
+
+def _named_in(error: BaseException) -> str | None:
+    """The function that torch's reader of pickles found and did not call."""
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return refused[1] if refused else None
+
+
+def unloadable(path: str, error: BaseException) -> str:
+    """Why a library of models cannot load the folder or the model on the hub that ``path`` names: the end of a sentence."""
+    if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+        return "it brings code of its own (auto_map in its config), and code of a model's folder is not run; take a model without."
+    if named := _named_in(error):
+        return f"its weights name '{named}', which weights do not need and which could run code."
+    if isinstance(error, pickle.UnpicklingError):
+        return "its weights are no file of tensors in torch.save's form."
+    if isinstance(error, OSError) and not Path(path).expanduser().is_dir():
+        return f"it is no local folder, and the hub does not give it ({first_line(error)})"
+    return f"it is damaged, or of a form that is not known here ({first_line(error)[:200]})."
 
 
 def leads_out(node: Any, key: str, given: Collection[str] = ()) -> list[tuple[str, str]]:

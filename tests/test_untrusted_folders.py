@@ -1,11 +1,17 @@
 """Folders that somebody else made: nothing that they ask for is run or written, and one sentence says so."""
 
+import json
+import os
+import pickle
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from helpers import csv_overrides
 
@@ -17,7 +23,9 @@ from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experi
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.files import write_json
 from graphgpt.launch import SWEEP, check_started
-from graphgpt.registry import MODELS
+from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
+from graphgpt.prompts import chat_template
+from graphgpt.registry import MODELS, TEXT_ENCODERS
 from graphgpt.runners.lightning import write_run_files
 
 FEATURES = 128
@@ -181,3 +189,138 @@ def test_a_sweeps_own_plugin_is_named_again(canary: Path, capsys: pytest.Capture
     write_json(folder / SWEEP, {"program": "sweep", "overrides": ["plugins=[evil]", "seed=0,1"]})
     assert said(capsys, "sweep", "--resume", str(folder)) == f"{folder / SWEEP} {ASKS}"
     assert not canary.exists()
+
+
+# Language models.
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of two layers as a folder."""
+    folder = tmp_path_factory.mktemp("llm")
+    config = LLMConfig(path="random:tiny")
+    load_llm(config).save_pretrained(folder)
+    load_tokenizer(config).save_pretrained(folder)
+    return folder
+
+
+class Touch:
+    """As a pickle, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.file}",)
+
+
+def set_in(folder: Path, name: str, **values: Any) -> None:
+    data = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(data | values))
+
+
+def weights_that_run(folder: Path, canary: Path, form: str) -> None:
+    (folder / "model.safetensors").unlink()
+    if form == "torch":
+        torch.save({"a": Touch(canary)}, folder / "pytorch_model.bin")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Touch(canary)}))
+
+
+CODE = "it brings code of its own (auto_map in its config), and code of a model's folder is not run; take a model without."
+DAMAGED = "it is damaged, or of a form that is not known here ("
+MODEL_MAP = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+
+
+@pytest.mark.parametrize(
+    ("edit", "load", "why"),
+    [
+        (lambda f, _: set_in(f, "config.json", model_type="evil", auto_map=MODEL_MAP), load_llm, CODE),
+        (lambda f, _: set_in(f, "config.json", model_type="evil", auto_map=MODEL_MAP), load_config, CODE),
+        (
+            lambda f, _: set_in(f, "tokenizer_config.json", tokenizer_class="Evil", auto_map={"AutoTokenizer": ["evil.Evil", None]}),
+            load_tokenizer,
+            CODE,
+        ),
+        (
+            lambda f, c: weights_that_run(f, c, "torch"),
+            load_llm,
+            "its weights name 'posix.system', which weights do not need and which could run",
+        ),
+        (lambda f, c: weights_that_run(f, c, "pickle"), load_llm, "its weights "),
+        (
+            lambda f, _: (f / "model.safetensors").write_bytes(b"1234567890"),
+            load_llm,
+            "it is damaged, or of a form that is not known here (",
+        ),
+        (lambda f, _: (f / "config.json").write_text("[" * 10**5), load_llm, DAMAGED),
+        (lambda f, _: (f / "tokenizer.json").write_text("{}"), load_tokenizer, DAMAGED),
+    ],
+)
+def test_a_language_model_runs_nothing(
+    tiny: Path, canary: Path, capfd: pytest.CaptureFixture[str], edit: Callable[[Path, Path], None], load: Callable[..., Any], why: str
+) -> None:
+    folder = shutil.copytree(tiny, canary.parent / "llm")
+    shutil.copyfile("evil.py", folder / "evil.py")
+    edit(folder, canary)
+    with pytest.raises(GraphGPTError) as refused:
+        load(LLMConfig(path=str(folder)))
+    assert str(refused.value).startswith(f"model.llm.path: cannot load '{folder}': {why}")
+    assert len(str(refused.value).splitlines()) == 1
+    assert "[y/N]" not in "".join(capfd.readouterr())
+    assert not canary.exists()
+
+
+def test_a_sentence_encoder_imports_nothing(canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=lambda *_, **__: pytest.fail("loaded")))
+    (canary.parent / "encoder").mkdir()
+    write_json(canary.parent / "encoder" / "modules.json", [{"idx": 0, "type": "evil.Evil"}])
+    cls = TEXT_ENCODERS.get("sentence_transformers")
+    with pytest.raises(GraphGPTError, match=r"its modules\.json names 'evil\.Evil', and code of a model's folder is not run\.$"):
+        cls(cls.Config(name="sentence_transformers", path=str(canary.parent / "encoder"))).encode(["a"], pytest.fail)
+
+
+# Chat templates.
+
+
+def tokenizer(template: str) -> Any:
+    return SimpleNamespace(special_tokens_map={"eos_token": "</s>"}, get_chat_template=lambda: template)
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not end (it was stopped after 2 s)"),
+        ("{% for a in range(99999) %}{{ 'x' * 99 }}{% endfor %}", "cannot be rendered (it writes more than 1,000,000 characters)"),
+        ("{{ 'x' * 10 ** 12 }}", "cannot be rendered (MemoryError)"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "cannot be rendered (maximum recursion depth exceeded)"),
+        ("{{ ''.__class__.__mro__ }}", "cannot be rendered (access to attribute '__class__' of 'str' object is unsafe.)"),
+        ("{{ raise_exception('no system message') }}", "cannot be rendered (no system message)"),
+        ("{% if", "cannot be rendered (unexpected 'end of template')"),
+    ],
+)
+def test_a_chat_template_is_bounded(monkeypatch: pytest.MonkeyPatch, template: str, why: str) -> None:
+    monkeypatch.setattr(chat_template, "SECONDS", 2)
+    with pytest.raises(GraphGPTError) as refused:
+        chat_template.render(tokenizer(template), MESSAGES)
+    assert str(refused.value) == f"The tokenizer's chat template {why}; use model/template=vicuna_v1, or another language model."
+
+
+FORMS = """
+{%- for message in messages %}
+    {%- if loop.index > 5 %}{% break %}{% endif %}
+    {% if message.role == 'assistant' %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}
+    {%- else %}{{ message | tojson(indent=1) }}{{ strftime_now('%Y') }}
+    {% endif %}
+{%- endfor %}{% if add_generation_prompt %}>{% endif %}{{ tools }}"""
+
+
+def test_a_chat_template_is_rendered_as_by_transformers() -> None:
+    theirs = load_tokenizer(LLMConfig(path="random:tiny"))
+    for template in (theirs.chat_template, FORMS):
+        theirs.chat_template = template
+        for messages in (MESSAGES, MESSAGES[:1], [{"role": "system", "content": "é"}, *MESSAGES]):
+            assert chat_template.render(theirs, messages) == theirs.apply_chat_template(messages, tokenize=False)

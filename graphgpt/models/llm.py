@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from graphgpt.models.attention import use_token_trees
 from graphgpt.models.quantization import QuantizationConfig, keep_trainable, loading_arguments
 from graphgpt.schema import configclass
 from graphgpt.tensor_files import TensorFiles, groups
+from graphgpt.untrusted import unloadable
 
 log = logging.getLogger(__name__)
 
@@ -74,29 +75,41 @@ def llm_problems(config: LLMConfig) -> list[str]:
 
 
 def load_config(config: LLMConfig) -> Any:
-    """The model's Hugging Face config with the overrides applied; reads no weights where it can be helped."""
+    """The model's Hugging Face config with the overrides applied; reads no weights where it can be helped.
+
+    Raises:
+        GraphGPTError: as :func:`load_llm`.
+    """
     from transformers import AutoConfig
 
-    hf_config = AutoConfig.from_pretrained(_folder(config), revision=config.revision) if not _is_random(config) else _tiny_config()
+    if _is_random(config):
+        hf_config = _tiny_config()
+    else:
+        with _explained(config):
+            hf_config = AutoConfig.from_pretrained(_folder(config), revision=config.revision, trust_remote_code=False)
     hf_config.update(config.config_overrides)
     return hf_config
 
 
 def load_tokenizer(config: LLMConfig) -> Any:
-    """The model's tokenizer."""
+    """The model's tokenizer.
+
+    Raises:
+        GraphGPTError: as :func:`load_llm`.
+    """
     if _is_random(config):
         return _tiny_tokenizer()
     from transformers import AutoTokenizer
 
     with _explained(config):
-        return AutoTokenizer.from_pretrained(_folder(config), revision=config.revision)
+        return AutoTokenizer.from_pretrained(_folder(config), revision=config.revision, trust_remote_code=False)
 
 
 def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) -> Any:
     """The model, frozen, in eval mode; on the processor, or, quantized, on this process's GPU where there is one.
 
     Raises:
-        GraphGPTError: it cannot be found or reached; the message names the path.
+        GraphGPTError: it cannot be found or reached, is damaged, or would run code that lies in its folder; the message names the path.
     """
     import transformers
     from transformers import AutoModelForCausalLM
@@ -118,7 +131,9 @@ def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) 
             model.name_or_path = model.config.name_or_path = ""
     else:
         with _explained(config):
-            model = AutoModelForCausalLM.from_pretrained(_folder(config), revision=config.revision, **arguments, **fewer_bits)
+            model = AutoModelForCausalLM.from_pretrained(
+                _folder(config), revision=config.revision, trust_remote_code=False, **arguments, **fewer_bits
+            )
     if fewer_bits:
         keep_trainable(model)
     use_token_trees(model)
@@ -188,21 +203,15 @@ def model_folder(config: LLMConfig, *, download: bool) -> Path | None:
         raise GraphGPTError(f"The hub does not give the language model '{config.path}' ({first_line(error)}).") from error
 
 
-class _explained:
-    """Turns what transformers raises for a model it cannot find into one sentence."""
-
-    def __init__(self, config: LLMConfig) -> None:
-        self.config = config
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise GraphGPTError(
-                f"model.llm.path: cannot load '{self.config.path}': it is no local folder, and the hub does not give it "
-                f"({first_line(error)})"
-            ) from error
+@contextlib.contextmanager
+def _explained(config: LLMConfig) -> Iterator[None]:
+    """Turns what transformers raises for a model that it cannot find, or cannot or may not read, into one sentence."""
+    try:
+        yield
+    except (GraphGPTError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what a damaged file ends in is not for transformers to say
+        raise GraphGPTError(f"model.llm.path: cannot load '{config.path}': {unloadable(config.path, error)}") from error
 
 
 def _is_random(config: LLMConfig) -> bool:

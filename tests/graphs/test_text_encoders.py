@@ -118,14 +118,12 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sentence_transformers_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: str) -> None:
+    def fail(path: str, trust_remote_code: bool) -> None:
         raise OSError("no such model\nand much more")
 
     monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=fail))
     cls = TEXT_ENCODERS.get("sentence_transformers")
-    sentence = (
-        r"^The text encoder 'sentence_transformers' cannot load 'nobody/nothing': it is no local folder of one, .* \(no such model\)$"
-    )
+    sentence = r"^The text encoder 'sentence_transformers' cannot load 'nobody/nothing': it is no local folder, .* \(no such model\)$"
     with pytest.raises(DataError, match=sentence):
         cls(cls.Config(name="sentence_transformers", path="nobody/nothing")).encode(TEXTS, no_llm)
 

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from graphgpt.errors import GraphGPTError
+from graphgpt.prompts.chat_template import render
 from graphgpt.prompts.instruction import Message, Role
 from graphgpt.prompts.template import Piece, Template
 from graphgpt.registry import TEMPLATES
@@ -12,7 +13,7 @@ from graphgpt.registry import TEMPLATES
 
 @TEMPLATES.register("chat")
 class Chat(Template):
-    """Whatever form the language model was tuned on, taken from its tokenizer (``apply_chat_template``).
+    """Whatever form the language model was tuned on, taken from its tokenizer's chat template.
 
     The template is rendered once for each sequence of roles, with marks in place of the contents, and cut at the marks, so
     that each content's place is known by construction, whatever the template does around it.
@@ -44,7 +45,7 @@ class Chat(Template):
         """The template's texts before each content, and behind the last."""
         if roles not in self._frames:
             marked = [{"role": role, "content": _mark(i)} for i, role in enumerate(roles)]
-            rest = self.tokenizer.apply_chat_template(marked, tokenize=False)
+            rest = render(self.tokenizer, marked)
             texts = []
             for i, role in enumerate(roles):
                 before, mark, rest = rest.partition(_mark(i))
@@ -64,9 +65,7 @@ class Chat(Template):
     @cached_property
     def terminator(self) -> str:
         """The first control token that the template writes after an answer, else the end-of-sequence token."""
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}], tokenize=False
-        )
+        text = render(self.tokenizer, [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}])
         after = text.partition(_mark(1))[2].lstrip()
         special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         return next((token for token in sorted(special, key=len, reverse=True) if after.startswith(token)), str(self.tokenizer.eos_token))
