@@ -96,7 +96,7 @@ def _leads_out(text: str) -> bool:
 @contextmanager
 def _only(stand_ins: Mapping[str, Any]) -> Iterator[None]:
     """Allow-list the stand-ins alone: libraries allow-list their own classes on import, and their code would run."""
-        import torch
+    import torch
 
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
