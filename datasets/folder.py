@@ -54,6 +54,10 @@ class Folder(GraphDataset):
             found.append(f"dataset.path={config.path} is not a graph folder: card.json is missing; 'graphgpt data build' makes one.")
         return found
 
+    @staticmethod
+    def has_features(config: Any) -> bool:
+        return (Path(config.path) / "x.safetensors").is_file()
+
     def fingerprint(self) -> str:
         return self.build().fingerprint
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from graphgpt.graphs.json_array import BrokenArray, elements
 from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.registry import DATASETS
-from graphgpt.schema import SPLITS, configclass
+from graphgpt.schema import GIVEN, SPLITS, ActsWith, configclass
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class GraphgptJsonConfig:
     """JSON array of records that are all for test."""
     on_error: OnError = "raise"
     """What to do with a malformed record: stop and name it, or leave it out and count it."""
-    split: RecordSplit = RecordSplit()
+    split: Annotated[RecordSplit, ActsWith(instructions=GIVEN)] = RecordSplit()
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,12 @@ class GraphgptJson:
                 "give one of the two."
             )
         return found
+
+    @staticmethod
+    def idle(config: GraphgptJsonConfig, experiment: Any) -> dict[str, str]:
+        """A seed where nothing is drawn."""
+        drawn = config.split.val + config.split.test
+        return {} if drawn else {"dataset.split.seed": "changes nothing, for dataset.split.val and test are 0: no record is held out."}
 
     def open(self) -> "InstructionSet":
         """The records with the features that they point to; read and checked once, then found in the cache.

@@ -62,6 +62,10 @@ class OgbFolder(GraphDataset):
             found.append(f"dataset.path={config.path}: there is no such folder.{near}")
         return found + missing_files({"dataset.texts": config.texts, "dataset.features": config.features})
 
+    @staticmethod
+    def has_features(config: Any) -> bool:
+        return config.features is not None or _find(Path(config.path) / "raw", "node-feat.csv") is not None
+
     def fingerprint(self) -> str:
         """By names, sizes and times: hashing gigabytes would take longer than opening the graph."""
         files = sorted(path for path in Path(self.config.path).rglob("*") if path.is_file())

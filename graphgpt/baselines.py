@@ -11,10 +11,7 @@ from torch import Tensor
 from graphgpt.graphs.edge_splits import EdgeSplit
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.towers.sgc import SGC
-from graphgpt.schema import Baseline
-
-#: Baselines that train a network on the whole graph at once.
-NETWORKS: tuple[Baseline, ...] = ("gcn", "graphsage")
+from graphgpt.schema import NETWORKS, Baseline
 
 #: What tables call them. The plain language model is no method on a graph: the evaluation runs it.
 NAMES: dict[Baseline, str] = {

@@ -232,6 +232,12 @@ def addable(override: str) -> str:
     return override if key.startswith(("+", "~", "hydra.")) or is_group(key) else f"++{override}"
 
 
+def given_keys(overrides: Iterable[str]) -> list[str]:
+    """The keys whose values a command line sets, without those that choose a file."""
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides if not override.startswith("~")]
+    return [key for key in keys if not is_group(key)]
+
+
 def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] = ()) -> C:
     """A typed configuration from what Hydra composed.
 
@@ -249,7 +255,7 @@ def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] =
         data = _resumed(data["resume"], overrides)
     if cls is EvaluationConfig:
         data = _completed(data)
-    return read_config(cls, data)
+    return read_config(cls, data, given_keys(overrides))
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:

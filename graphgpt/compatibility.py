@@ -7,6 +7,7 @@ from typing import Any
 from graphgpt.errors import nearest
 from graphgpt.registry import MODELS, TASKS
 from graphgpt.runs import less_is_better
+from graphgpt.schema import NETWORKS
 
 #: Optimizers of bitsandbytes, by how their names begin.
 BITSANDBYTES, PAGED = "bitsandbytes.optim.", "bitsandbytes.optim.Paged"
@@ -108,6 +109,38 @@ def unknown_metric(name: str, model: Any, task: Any, runner: Any) -> str | None:
 def best_mode(metric: str) -> str:
     """``min`` or ``max``: which value of a metric is the best."""
     return "min" if less_is_better(metric) else "max"
+
+
+def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:
+    """What of an ``EvaluationConfig`` does nothing with a model and a task, by key, with the reason (see ``schema.ActsWith``)."""
+    tasks = [part.task for part in task.parts.values()] if task.name == "mixture" else [task]
+    reads_words = MODELS.get(model.name).reads_words
+    scores = [TASKS.get(one.name).scores(one) for one in tasks]
+    baselines = {name for one in tasks for name in TASKS.get(one.name).known_baselines} | ({"llm"} if reads_words else set())
+    found: dict[str, str] = {}
+    if not reads_words:
+        wordy = ("generate", "wordings", "writing_batch_size", "max_new_tokens", "leakage")
+        found |= dict.fromkeys(wordy, f"changes nothing, for model.name={model.name} reads and writes no words.")
+    elif all(scores) and not config.generate:
+        found["writing_batch_size"] = f"acts only with generate=true where answers are scored, as those of task.name={task.name} are."
+        if not config.samples:
+            found["max_new_tokens"] = "acts only with generate=true or samples above 0, and that is 0."
+    elif not any(scores):
+        found["generate"] = f"changes nothing, for answers of task.name={task.name} are written anyway."
+        found["batch_size"] = f"changes nothing, for answers of task.name={task.name} are written, writing_batch_size at once."
+    if max(len(getattr(one, "wordings", ())) for one in tasks) < 2:
+        found["wordings"] = f"changes nothing, for task.name={task.name} has no other wording."
+    if not baselines & set(NETWORKS) & set(config.baselines):
+        found["max_edges"] = f"acts only with baselines=gcn or graphsage on nodes, and task.name={task.name} trains none."
+    if missing := [name for name in config.baselines if name not in baselines]:
+        known = f"it has {', '.join(sorted(baselines))}" if baselines else "it has none"
+        found["baselines"] = f"there is no {' and no '.join(missing)} for task.name={task.name} and model.name={model.name}; {known}."
+    has_tokens = any("<graph>" in (getattr(one, "chosen", None) or "<graph>") for one in tasks)
+    if not reads_words and set(config.ablation) <= {"no_graph", "no_text"}:
+        found["ablation"] = f"changes nothing, for model.name={model.name} reads no words."
+    elif not has_tokens and set(config.ablation) <= {"no_graph", "zeroed", "shuffled", "other_node"}:
+        found["ablation"] = f"changes nothing, for no prompt of task.name={task.name} has graph tokens."
+    return found
 
 
 def machine_problems(model: Any, runner: Any) -> list[str]:

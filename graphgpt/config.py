@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -10,10 +11,22 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, hand_over_problems
-from graphgpt.compatibility import combination_problems
+from graphgpt.compatibility import combination_problems, idle_in_evaluation
 from graphgpt.errors import ConfigError
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS
-from graphgpt.schema import MISSING, MOST_PROCESSES, Ablation, Accelerator, Baseline, Registered, Split, configclass, parse
+from graphgpt.schema import (
+    MISSING,
+    MOST_PROCESSES,
+    Ablation,
+    Accelerator,
+    Baseline,
+    Registered,
+    Split,
+    configclass,
+    declared_idle,
+    idle_problems,
+    parse,
+)
 
 C = TypeVar("C", "ExperimentConfig", "EvaluationConfig")
 
@@ -133,8 +146,13 @@ class EvaluationConfig:
     """Modules that register more classes; one that a checkpoint's config names is imported only if it is named here too."""
 
 
-def read_config(cls: type[C], data: dict[str, Any]) -> C:
+def read_config(cls: type[C], data: dict[str, Any], given: Collection[str] = ()) -> C:
     """A typed configuration from plain data, e.g. from a checkpoint's ``config.yaml``. Data only: nothing is imported or instantiated.
+
+    Args:
+        cls: Schema of the root.
+        data: Nested plain containers.
+        given: Keys that a user gave just now; what they hold must be able to act. Of what a checkpoint or a recipe holds, nothing must.
 
     Raises:
         ConfigError: all problems at once, each in one sentence with the nearest right thing.
@@ -160,9 +178,26 @@ def read_config(cls: type[C], data: dict[str, Any]) -> C:
         for name, folder in config.compare.items():
             if not any(Path(folder).glob("**/predictions.jsonl")):
                 problems.append(f"compare.{name}: {folder} is no run folder of an evaluation: it has no predictions.jsonl.")
+    if config is not None and given:
+        # Declared across nodes, so all nodes must be there.
+        if isinstance(config, ExperimentConfig):
+            problems += idle_problems(config, given, {} if problems else declared_idle(config))
+        elif not problems:
+            problems += _idle_in_evaluation(config, given)
     if config is None or problems:
         raise ConfigError(problems)
     return config
+
+
+def _idle_in_evaluation(config: "EvaluationConfig", given: Collection[str]) -> list[str]:
+    """What of an evaluation's settings does nothing for the task that it asks, or with the checkpoint's model."""
+    experiment = evaluated_experiment(config)
+    asked = [key for key in given if key.partition(".")[0] in ("dataset", "task")]
+    own = [key for key in given if key not in asked]
+    return [
+        *idle_problems(config, own, idle_in_evaluation(config, experiment.model, experiment.task)),
+        *idle_problems(experiment, asked, declared_idle(experiment)),
+    ]
 
 
 def plain_settings(config: Any) -> dict[str, Any]:

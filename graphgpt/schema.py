@@ -1,9 +1,9 @@
-"""How configurations are declared and checked: ``@configclass``, ``Registered``, ``parse``."""
+"""How configurations are declared and checked: ``@configclass``, ``Registered``, ``ActsWith``, ``parse``."""
 
 import dataclasses
 import os
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
@@ -45,6 +45,10 @@ Ablation = typing.Literal["none", "no_graph", "zeroed", "shuffled", "other_node"
 Baseline = typing.Literal["majority", "tfidf", "sgc", "gcn", "graphsage", "text_cosine", "two_hop_cosine", "common_neighbors", "llm"]
 
 
+#: Those of them that train a network on the whole graph at once.
+NETWORKS: tuple[Baseline, ...] = ("gcn", "graphsage")
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
 def configclass(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass whose values are checked against their annotations and that knows no extra keys.
@@ -53,6 +57,53 @@ def configclass(cls: type[T]) -> type[T]:
     """
     config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
     return cast(type[T], dataclass(kw_only=True, frozen=True, config=config)(cls))
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What is asked of a value.
+
+    Args:
+        words: Behind a key, such as ``above 0``.
+        holds: Whether a value is so.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+POSITIVE = Condition(" above 0", lambda value: value > 0)
+GIVEN = Condition(" given", lambda value: value is not None)
+
+
+class ActsWith:
+    """Annotation of a field that acts only beside certain values of its neighbours: ``Annotated[int, ActsWith(name="planetoid")]``.
+
+    Where it cannot act it may not be given, which :func:`idle_problems` says. A condition that no neighbour can tell is declared by the
+    class of a registered node instead, in a class method ``idle(config, experiment)``: the keys, from the root, that do nothing beside it
+    (of a node, all that is below it), and why.
+
+    Args:
+        conditions: By a neighbour's name the value that it must have, a tuple of several, or a :class:`Condition`; all of them count.
+    """
+
+    def __init__(self, **conditions: Any) -> None:
+        self.conditions = {name: wanted if isinstance(wanted, Condition) else _one_of(wanted) for name, wanted in conditions.items()}
+
+    def __str__(self) -> str:
+        return " and ".join(f"{name}{wanted.words}" for name, wanted in self.conditions.items())
+
+    def unmet(self, config: Any, prefix: str) -> str | None:
+        """Why the field does not act in a config whose keys begin with ``prefix``; None where it does."""
+        for name, wanted in self.conditions.items():
+            if not wanted.holds(found := getattr(config, name)):
+                return f"acts only with {prefix}{name}{wanted.words}, and that is {shown(found)}."
+        return None
+
+
+def _one_of(wanted: Any) -> Condition:
+    values = wanted if isinstance(wanted, tuple) else (wanted,)
+    return Condition(f"={' or '.join(map(shown, values))}", lambda value: value in values)
 
 
 class _Registry(Protocol):
@@ -176,6 +227,95 @@ def _field_names(cls: type, loc: list[str]) -> list[str]:
             return []
         cls = found
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def idle_problems(config: Any, given: Collection[str], idle: Mapping[str, str] | None = None) -> list[str]:
+    """One sentence for every value that somebody gave and that cannot act beside the others.
+
+    What differs from its default and was not given is no mistake: a recipe sets things for parts that a run may not have.
+
+    Args:
+        config: The root.
+        given: Keys that were given, perhaps of whole nodes.
+        idle: What does nothing for other reasons than its neighbours, by key, as the class methods ``idle`` say it.
+    """
+    found = []
+    for leaf in leaves(config):
+        why = leaf.why or next((why for key, why in (idle or {}).items() if _within(leaf.key, key)), None)
+        if why and leaf.value != leaf.default and any(_within(leaf.key, key) or _within(key, leaf.key) for key in given):
+            found.append(f"{leaf.key}={shown(leaf.value)}: {why}")
+    return found
+
+
+def declared_idle(experiment: Any, config: Any = None) -> dict[str, str]:
+    """What the registered classes of an experiment say does nothing beside them: keys, each with the reason."""
+    found: dict[str, str] = {}
+    config = experiment if config is None else config
+    for field in dataclasses.fields(config):
+        value: Any = getattr(config, field.name)
+        if not dataclasses.is_dataclass(value):
+            continue
+        registry = _registry_of(type(config).__pydantic_fields__[field.name])
+        if registry is not None and (says := getattr(registry.get(value.name), "idle", None)) is not None:
+            found |= says(value, experiment)
+        found |= declared_idle(experiment, value)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A value of a configuration.
+
+    Args:
+        key: From the root.
+        value: What it is.
+        default: What it is by default; ``MISSING`` where it must be given.
+        why: Why it does not act beside its neighbours, None where it does.
+    """
+
+    key: str
+    value: Any
+    default: Any
+    why: str | None
+
+
+def leaves(config: Any, prefix: str = "", why: str | None = None) -> Iterator[Leaf]:
+    """All values of a config, those in mappings too."""
+    for name, info in type(config).__pydantic_fields__.items():
+        value = getattr(config, name)
+        default = MISSING if info.is_required() else info.get_default(call_default_factory=True)
+        acts = next((mark for mark in info.metadata if isinstance(mark, ActsWith)), None)
+        unmet = acts.unmet(config, prefix) if acts is not None and why is None else why
+        yield from _below(f"{prefix}{name}", value, default, unmet)
+
+
+def _below(key: str, value: Any, default: Any, why: str | None) -> Iterator[Leaf]:
+    if dataclasses.is_dataclass(value):
+        yield from leaves(value, f"{key}.", why)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _below(f"{key}.{name}", item, default.get(name, MISSING) if isinstance(default, dict) else MISSING, why)
+    else:
+        yield Leaf(key, value, default, why)
+
+
+def _within(key: str, node: str) -> bool:
+    return key == node or key.startswith(f"{node}.")
+
+
+def _registry_of(field: Any) -> "_Registry | None":
+    """Where the class of a field's node is registered, None for a node of one class."""
+    marks = [*field.metadata, *(mark for option in typing.get_args(field.annotation) for mark in typing.get_args(option)[1:])]
+    return next((mark.registry for mark in marks if isinstance(mark, Registered)), None)
+
+
+def shown(value: Any) -> str:
+    """A value as YAML and the command line have it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return str(value)
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from rich.console import Console
@@ -37,7 +37,7 @@ from graphgpt.launch import SWEEP, check_started, quoted, read_sweep
 from graphgpt.processors import threads
 from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
-from graphgpt.schema import configclass, parse
+from graphgpt.schema import GIVEN, ActsWith, configclass, idle_problems, parse
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -65,7 +65,7 @@ class SweepConfig:
     """Null minimizes losses and maximizes anything else."""
     trials: int | None = Field(default=None, ge=1)
     """Settings to try; null tries every combination of listed values."""
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Annotated[Literal["tpe", "random"], ActsWith(trials=GIVEN)] = "tpe"
     """How they are chosen."""
     parallel: int = Field(default=1, ge=1)
     """Runs at once."""
@@ -118,6 +118,7 @@ def _read_config(data: dict[str, Any], resume: Path | None) -> SweepConfig:
         raise GraphGPTError(f"--resume {resume}: was started by {typed('train', '-m')}; use {typed('train', '-m', f'resume={resume}')}")
     problems: list[str] = []
     config = parse(SweepConfig, data, problems)
+    problems += [] if config is None else idle_problems(config, data)
     if problems or config is None:
         raise ConfigError([problem if problem.startswith("overrides") else f"--{problem}" for problem in problems])
     return config

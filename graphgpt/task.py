@@ -19,10 +19,10 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.schema import SPLITS, Split, configclass
+from graphgpt.schema import SPLITS, Baseline, Split, configclass
 
 #: What a dataset's config calls things; every wording may use these words.
-DATASET_WORDS = ("domain", "node", "category")
+DATASET_WORDS = ("domain", "node", "relation", "category")
 
 
 @configclass
@@ -88,6 +88,8 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     words: ClassVar[tuple[str, ...]] = ()
     """What the task fills into its wordings, besides the dataset's own words."""
+    text_words: ClassVar[tuple[str, ...]] = ()
+    """Those of ``words`` that hold texts of nodes, where the answers hold none."""
     num_graphs: ClassVar[int] = 1
     """How many subgraphs an item has, and so how often ``<graph>`` stands in a wording; a wording without any is text only."""
     asks: ClassVar[bool] = True
@@ -98,6 +100,8 @@ class Task(ABC):
     """What its answers tell of an item, where other tasks ask the same: the ``class`` of a node. None: what no other task asks."""
     main_metric: ClassVar[str] = "accuracy"
     """The metric that the report puts first."""
+    known_baselines: ClassVar[tuple[Baseline, ...]] = ()
+    """Simple methods that :meth:`baselines` has."""
 
     @classmethod
     def problems(cls, config: Any) -> list[str]:
@@ -105,6 +109,17 @@ class Task(ABC):
         found = [problem for name, wording in config.wordings.items() for problem in cls._wording_problems(name, wording)]
         if config.chosen is None:
             found.append(f"task.wording: '{config.wording}' is not one of task.wordings. {nearest(config.wording, config.wordings)}")
+        return found
+
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """What the chosen wording has no place for. Not the sampler where no token is: such a run is another's control."""
+        has, found = _fields(config.chosen), {}
+        if "relation" not in has:
+            found["dataset.relation"] = f"acts only in a wording with {{relation}}, and task.wording={config.wording} has none."
+        if cls.text_words and not has & set(cls.text_words):
+            why = f"changes nothing, for the prompts of task.wording={config.wording} hold no text."
+            found |= dict.fromkeys(("task.max_chars", "task.text_dropout"), why)
         return found
 
     @classmethod
@@ -128,11 +143,13 @@ class Task(ABC):
     def _wording_problems(cls, name: str, wording: str) -> list[str]:
         known = [*DATASET_WORDS, *cls.words]
         try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(wording) if field is not None]
+            fields = _fields(wording)
         except ValueError as error:
             return [f"task.wordings.{name}: {wording!r} cannot be filled in: {error}; a brace that is meant as one is doubled."]
         found = [
-            f"task.wordings.{name}: '{{{field}}}' is not known here. {nearest(field, known)}" for field in fields if field not in known
+            f"task.wordings.{name}: '{{{field}}}' is not known here. {nearest(field, known)}"
+            for field in sorted(fields)
+            if field not in known
         ]
         if (graphs := wording.count("<graph>")) not in (0, cls.num_graphs):
             found.append(f"task.wordings.{name}: has <graph> {graphs} times, expected {cls.num_graphs} (or none, for text alone).")
@@ -280,6 +297,15 @@ def node_identities(graph: TextAttributedGraph, nodes: Tensor) -> tuple[list[str
         for name, title, body, label, degree in zip(ids, titles, bodies, graph.y[nodes].tolist(), degrees, strict=True)
     ]
     return ids, says
+
+
+def _fields(wording: str) -> set[str]:
+    """The words in braces of a wording.
+
+    Raises:
+        ValueError: a brace is left open.
+    """
+    return {field for _, field, _, _ in string.Formatter().parse(wording) if field is not None}
 
 
 def generator(seed: int) -> torch.Generator:

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from graphgpt.ablations import ablated, without_graph
-from graphgpt.baselines import NAMES, NETWORKS
+from graphgpt.baselines import NAMES
 from graphgpt.checkpoints.card import add_scores
 from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
 from graphgpt.checkpoints.trained import read_trained
@@ -54,7 +54,7 @@ from graphgpt.runners.prediction import predict
 from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
-from graphgpt.schema import Baseline, Split
+from graphgpt.schema import NETWORKS, Baseline, Split
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 

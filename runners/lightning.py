@@ -1,10 +1,11 @@
 """The Lightning runner: how an experiment is trained."""
 
+import dataclasses
 import functools
 import logging
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
@@ -25,11 +26,11 @@ from graphgpt.compatibility import best_mode
 from graphgpt.files import write_json, write_text
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
-from graphgpt.registry import RUNNERS
+from graphgpt.registry import MODELS, RUNNERS, TOWERS
 from graphgpt.runners.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
 from graphgpt.runners.targets import build_leaf, find_targets, target_problems
 from graphgpt.runs import changes
-from graphgpt.schema import MOST_PROCESSES, Accelerator, configclass
+from graphgpt.schema import GIVEN, MOST_PROCESSES, POSITIVE, Accelerator, ActsWith, configclass
 from graphgpt.task import Task
 
 log = logging.getLogger(__name__)
@@ -57,11 +58,11 @@ class CheckpointConfig:
 
     every_n_steps: int = Field(default=50, ge=0)
     """Steps between resumable checkpoints; 0 has none."""
-    keep: int = Field(default=1, ge=1)
+    keep: Annotated[int, ActsWith(every_n_steps=POSITIVE)] = Field(default=1, ge=1)
     """How many resumable checkpoints stay, the newest."""
     monitor: str | None = None
     """A validated metric such as ``val/loss``: the state in which it was best becomes the checkpoint ``best`` beside the last."""
-    mode: Literal["min", "max"] | None = None
+    mode: Annotated[Literal["min", "max"] | None, ActsWith(monitor=GIVEN)] = None
     """Which value of it is best; null: the lowest loss, the highest accuracy."""
 
 
@@ -128,11 +129,11 @@ class LightningRunner:
         """Steps between logged lines."""
         val_every: int = Field(default=0, ge=0)
         """Steps between validations; 0 has none."""
-        val_samples: int = Field(default=64, ge=1)
+        val_samples: Annotated[int, ActsWith(val_every=POSITIVE)] = Field(default=64, ge=1)
         """Validation samples, the same ones each time."""
-        val_at_start: bool = False
+        val_at_start: Annotated[bool, ActsWith(val_every=POSITIVE)] = False
         """Also validate before the first step."""
-        val_answers: int = Field(default=3, ge=0)
+        val_answers: Annotated[int, ActsWith(val_every=POSITIVE)] = Field(default=3, ge=0)
         """Prompts that the model answers at each validation, to be read in samples.jsonl and report.html."""
         train_samples: int | None = Field(default=None, ge=1)
         """At most so many training samples, and the same in every epoch; null takes all, drawn anew each time. To look for mistakes."""
@@ -179,6 +180,27 @@ class LightningRunner:
                     f"runner.callbacks.{name}: averages whole weights, which '{config.strategy.name}' cuts; use runner/strategy=ddp."
                 )
         return found + [problem for key, node in _leaves(config) if not _instead(node) for problem in target_problems(node, key)]
+
+    @staticmethod
+    def idle(config: Any, experiment: Any) -> dict[str, str]:
+        """Rates of parts that the model has not or does not train; and what its optimizer cannot be told."""
+        model = experiment.model
+        cls = MODELS.get(model.name)
+        trained = {cls.rates.get(part, part) for part in cls.parts if part != "tower"}
+        if model.tower.train and TOWERS.get(model.tower.name).has_weights:
+            trained.add("tower")
+        if getattr(model, "lora", None) is not None and model.lora.rank:
+            trained.add("lora")
+        rates = [field.name for field in dataclasses.fields(config.lr)]
+        if trained - set(rates):
+            trained.add("other")
+        found = {f"runner.lr.{name}": _untrained(name, model) for name in rates if name not in trained}
+        found |= dict.fromkeys(
+            ("runner.optimizer.lr", "runner.optimizer.params"), "changes nothing, for runner.lr has the rate of each part."
+        )
+        if not cls.reads_words:
+            found["runner.val_answers"] = f"changes nothing, for model.name={model.name} writes no answers."
+        return found
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -323,6 +345,16 @@ def with_mode(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "mode": best_mode(str(node["monitor"]))} if stops and node.get("mode") is None else node
 
 
+def _untrained(rate: str, model: Any) -> str:
+    """Why a learning rate is that of nothing."""
+    if rate == "lora" and hasattr(model, "lora"):
+        return "acts only with model.lora.rank above 0, and that is 0."
+    if rate == "tower" and not model.tower.train:
+        return "acts only with model.tower.train=true, and that is false."
+    part = f"model.tower.name={model.tower.name}" if rate == "tower" else f"model.name={model.name}"
+    return f"changes nothing, for {part} has nothing that learns with it."
+
+
 def newest_resumable(folder: Path) -> Path | None:
     """The newest resumable checkpoint of a run folder, None when it was stopped before its first."""
     return max((folder / "resume").glob("*.ckpt"), key=_step_of, default=None)
@@ -335,8 +367,6 @@ def _step_of(resumable: Path) -> int:
 
 def warn_of_changes(folder: Path, experiment: Any) -> None:
     """Say which settings differ from those that a resumed run had, where that leads elsewhere."""
-    import dataclasses
-
     for key, old, new in changes(read_experiment(folder / "config.yaml"), dataclasses.asdict(experiment)):
         log.warning("resume: %s was %r and is %r now; the run does not end as it would have without the interruption.", key, old, new)
 

@@ -2,13 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from graphgpt.models.model import Model
-from graphgpt.schema import configclass
+from graphgpt.schema import ActsWith, configclass
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -20,16 +20,16 @@ class StrategyConfig:
 
     name: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
     """One process; a copy of the model in each; the weights cut among them (FSDP2); the same by DeepSpeed."""
-    stage: Literal[2, 3] | None = None
-    """DeepSpeed's: 2 cuts gradients and optimizer states, 3 the weights too."""
-    offload: bool = False
-    """DeepSpeed's: optimizer states (and, in stage 3, weights) wait in main memory."""
-    timeout: int = Field(default=1800, ge=1)
+    stage: Annotated[Literal[2, 3] | None, ActsWith(name="deepspeed")] = None
+    """2 cuts gradients and optimizer states, 3 the weights too."""
+    offload: Annotated[bool, ActsWith(name="deepspeed")] = False
+    """Optimizer states (and, in stage 3, weights) wait in main memory."""
+    timeout: Annotated[int, ActsWith(name=("ddp", "fsdp", "deepspeed"))] = Field(default=1800, ge=1)
     """Seconds that a process waits for the others before it gives up."""
 
     @property
     def shards_weights(self) -> bool:
-        return self.name == "fsdp" or self.stage == 3
+        return self.name == "fsdp" or (self.name == "deepspeed" and self.stage == 3)
 
 
 def strategy_problems(config: Any) -> list[str]:
@@ -39,10 +39,8 @@ def strategy_problems(config: Any) -> list[str]:
         found.append(f"runner/strategy: 'single' is one process, but there are {_processes(config)}; use runner/strategy=ddp.")
     if config.processes > 1 and config.accelerator == "mps":
         found.append("runner.accelerator: 'mps' is one device; use runner.devices=1 runner/strategy=single.")
-    if (strategy.name == "deepspeed") != (strategy.stage is not None):
-        found.append(
-            f"runner.strategy.stage: {strategy.stage} does not go with '{strategy.name}'; use runner/strategy=deepspeed_2 or such."
-        )
+    if strategy.name == "deepspeed" and strategy.stage is None:
+        found.append("runner.strategy.stage: must be given for DeepSpeed; use runner/strategy=deepspeed_2 or such.")
     if strategy.name == "deepspeed" and config.samples_per_pass * config.processes < config.global_batch_size:
         found.append("runner.micro_batch_size: DeepSpeed takes a process's share of a step in one pass here; leave it out.")
     return found
@@ -104,7 +102,7 @@ def shard(model: Model, mesh: "DeviceMesh") -> None:
 @contextlib.contextmanager
 def gathered(model: Model, config: StrategyConfig) -> Iterator[None]:
     """Within it, what trains is whole where DeepSpeed has cut it; every process has to enter."""
-    if config.stage != 3:
+    if config.name != "deepspeed" or config.stage != 3:
         yield
         return
     import deepspeed

@@ -11,7 +11,7 @@ from graphgpt.files import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Layout
 from graphgpt.registry import TEXT_ENCODERS
-from graphgpt.schema import Registered, UserPath, configclass
+from graphgpt.schema import ActsWith, Registered, UserPath, configclass
 
 #: Fields of a dataset that say what the prompts call things; the card of a built graph may hold them under ``words``.
 WORDS = ("domain", "node", "relation", "category")
@@ -24,19 +24,19 @@ class SplitConfig:
     name: Literal["auto", "random", "planetoid", "given", "file"] = "auto"
     """``given``: the split that the data bring; ``random``: by shares; ``auto``: the first of these two that there is; ``planetoid``: by
     numbers; ``file``: a table of yours."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: Annotated[int, ActsWith(name=("auto", "random", "planetoid"))] = Field(default=0, ge=0, lt=2**32)
     """Of ``random`` and ``planetoid``. Same seed, same split, on every machine."""
-    train: float = Field(default=0.6, gt=0, lt=1)
+    train: Annotated[float, ActsWith(name=("auto", "random"))] = Field(default=0.6, gt=0, lt=1)
     """``random``: share of the labelled nodes for training."""
-    val: float = Field(default=0.2, ge=0, lt=1)
+    val: Annotated[float, ActsWith(name=("auto", "random"))] = Field(default=0.2, ge=0, lt=1)
     """``random``: share for validation; the rest is for test."""
-    per_class: int = Field(default=20, ge=1)
+    per_class: Annotated[int, ActsWith(name="planetoid")] = Field(default=20, ge=1)
     """``planetoid``: nodes of every class for training."""
-    num_val: int = Field(default=500, ge=0)
+    num_val: Annotated[int, ActsWith(name="planetoid")] = Field(default=500, ge=0)
     """``planetoid``: nodes for validation."""
-    num_test: int = Field(default=1000, ge=1)
+    num_test: Annotated[int, ActsWith(name="planetoid")] = Field(default=1000, ge=1)
     """``planetoid``: nodes for test; what is left is in no split."""
-    path: UserPath | None = None
+    path: Annotated[UserPath | None, ActsWith(name="file")] = None
     """``file``: CSV or Parquet file with the columns ``id,split``, such as the ``split.csv`` of a run."""
 
     def problems(self) -> list[str]:
@@ -97,6 +97,16 @@ class GraphDataset(ABC):
         """What is wrong and can be seen without reading the data, e.g. a missing file: one sentence each, naming the key."""
         found: list[str] = config.split.problems()
         return found
+
+    @staticmethod
+    def has_features(config: Any) -> bool:
+        """Whether the data bring node features of their own, where that is seen without reading them."""
+        return getattr(config, "features", None) is not None
+
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """How features are made of texts, where there are some already."""
+        return {"dataset.text_encoder": "changes nothing, for the data bring node features."} if cls.has_features(config) else {}
 
     @abstractmethod
     def fingerprint(self) -> str:

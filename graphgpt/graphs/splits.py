@@ -40,6 +40,9 @@ def split_nodes(graph: TextAttributedGraph, config: SplitConfig, *, needs_labels
     if way == "auto":
         way = "random" if graph.split is None else "given"
         log.info("Split of the graph '%s': %s (dataset.split.name).", name, way)
+        for key in ("seed", "train", "val") if way == "given" else ():
+            if (value := getattr(config, key)) != getattr(SplitConfig(), key):
+                log.warning("dataset.split.%s=%s: changes nothing, for the graph '%s' brings a split.", key, value, name)
     elif way in ("random", "planetoid") and graph.split is not None:
         log.warning("The graph '%s' brings a split, and dataset.split.name=%s draws another; given takes the one it brings.", name, way)
     labelled, kind = (graph.y >= 0).numpy(), "labelled nodes"

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import LLMConfig
-from graphgpt.models.model import Model
+from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
 from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
@@ -117,6 +117,11 @@ class GNN(Model):
     def problems(config: Any) -> list[str]:
         """What is wrong with the tower's weights."""
         return tower_problems(config.tower) if config.tower is not None else []
+
+    @staticmethod
+    def idle(config: Any, experiment: Any) -> dict[str, str]:
+        """A language model that nothing reads."""
+        return unread_llm(experiment)
 
     @classmethod
     def build(cls, config: Any, task: Task) -> "GNN":

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import LLMConfig, llm_problems
-from graphgpt.models.model import Model
+from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.text_side import TextReader, TextSide
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
@@ -192,14 +192,16 @@ class Grounding(Model):
         if (tower := config.tower) is None:
             return found
         found += tower_problems(tower)
-        if not found and not TOWERS.get(tower.name).problems(tower):
-            with torch.device("meta"):
-                has_weights = next(TOWERS.build(tower, 8).parameters(), None) is not None
-            if not has_weights:
-                return [f"model.tower.name: '{tower.name}' has no weights to be trained; use model/tower=graph_transformer or such."]
+        if not TOWERS.get(tower.name).has_weights:
+            return [*found, f"model.tower.name: '{tower.name}' has no weights to be trained; use model/tower=graph_transformer or such."]
         if not tower.train:
             found.append("model.tower.train: false trains nothing of the tower that is to be grounded; set it to true.")
         return found
+
+    @staticmethod
+    def idle(config: Any, experiment: Any) -> dict[str, str]:
+        """A language model that nothing reads."""
+        return {} if not TEXT_SIDES.get(config.text.name).reads_embeddings else unread_llm(experiment)
 
     @classmethod
     def task_problems(cls, config: Any, task: Any) -> list[str]:

@@ -59,9 +59,21 @@ class LayeredTower(GraphTower):
             ]
         return []
 
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """Also what is about layers where none is run, and the width out where an inner layer is taken."""
+        found = super().idle(config, experiment)
+        taken = f"model.tower.select_layer={config.select_layer} of model.tower.layers={config.layers}"
+        if _depth(config) == 0:
+            of_layers = ("edge_direction", "activation", "residual", "norm", "version", "heads")
+            found |= {f"model.tower.{name}": f"changes nothing, for no layer is run by {taken}." for name in of_layers}
+        if _depth(config) < config.layers:
+            found["model.tower.output_dim"] = f"changes nothing, for {taken} is an inner one and as wide as model.tower.dim={config.dim}."
+        return found
+
     def __init__(self, config: Any, input_dim: int) -> None:
         super().__init__(config, input_dim)
-        self.depth = config.select_layer % (config.layers + 1)
+        self.depth = _depth(config)
         self.output_dim = config.output_dim if self.depth == config.layers else config.dim
 
     @property
@@ -110,6 +122,12 @@ class LayeredTower(GraphTower):
         # Times zero: a trained parameter outside the graph would stop distributed training.
         unused = [p for module in (*layers[self.depth :], last) for p in module.parameters() if p.requires_grad]
         return h + sum((p.sum() for p in unused), h.new_zeros(())) * 0.0
+
+
+def _depth(config: Any) -> int:
+    """How many of its layers a tower runs."""
+    depth: int = config.select_layer % (config.layers + 1)
+    return depth
 
 
 def heads_problems(config: Any) -> list[str]:

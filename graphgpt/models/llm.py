@@ -14,11 +14,11 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from graphgpt.errors import DataError, GraphGPTError, first_line
+from graphgpt.errors import DataError, GraphGPTError, did_you_mean, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.models.attention import use_token_trees
 from graphgpt.models.quantization import QuantizationConfig, keep_trainable, loading_arguments
-from graphgpt.schema import configclass
+from graphgpt.schema import ActsWith, Condition, configclass
 from graphgpt.tensor_files import TensorFiles, groups
 from graphgpt.untrusted import unloadable
 
@@ -44,7 +44,7 @@ class LLMConfig:
 
     path: str
     """Hub id, local folder, ``package:NAME`` for the GGUF file inside an installed package, or ``random:tiny``."""
-    revision: str | None = None
+    revision: Annotated[str | None, ActsWith(path=Condition(" on a hub", lambda path: _is_on_hub(path)))] = None
     """Branch, tag or commit on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the frozen weights."""
@@ -78,7 +78,7 @@ def load_config(config: LLMConfig) -> Any:
     """The model's Hugging Face config with the overrides applied; reads no weights where it can be helped.
 
     Raises:
-        GraphGPTError: as :func:`load_llm`.
+        GraphGPTError: as :func:`load_llm`, or an override is none of its fields.
     """
     from transformers import AutoConfig
 
@@ -87,6 +87,11 @@ def load_config(config: LLMConfig) -> Any:
     else:
         with _explained(config):
             hf_config = AutoConfig.from_pretrained(_folder(config), revision=config.revision, trust_remote_code=False)
+    if unknown := [key for key in config.config_overrides if not hasattr(hf_config, key)]:
+        key = f"model.llm.config_overrides.{unknown[0]}"
+        raise GraphGPTError(
+            f"{key}: a model of type '{hf_config.model_type}' has no such setting. {did_you_mean(unknown[0], hf_config.to_dict())}".strip()
+        )
     hf_config.update(config.config_overrides)
     return hf_config
 
@@ -212,6 +217,10 @@ def _explained(config: LLMConfig) -> Iterator[None]:
         raise
     except Exception as error:  # what a damaged file ends in is not for transformers to say
         raise GraphGPTError(f"model.llm.path: cannot load '{config.path}': {unloadable(config.path, error)}") from error
+
+
+def _is_on_hub(path: str) -> bool:
+    return not (path.startswith((PACKAGE, RANDOM)) or Path(path).expanduser().is_dir())
 
 
 def _is_random(config: LLMConfig) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graphgpt.errors import GraphGPTError, did_you_mean, nearest
 from graphgpt.models.adapters import peft
-from graphgpt.schema import configclass
+from graphgpt.schema import POSITIVE, ActsWith, configclass
 
 #: Words for several layers.
 ALL_LINEAR = "all_linear"
@@ -23,15 +23,15 @@ class LoraConfig:
 
     rank: int = Field(default=0, ge=0)
     """Rank r of the updates."""
-    alpha: int = Field(default=16, ge=1)
+    alpha: Annotated[int, ActsWith(rank=POSITIVE)] = Field(default=16, ge=1)
     """The update is scaled by alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: Annotated[float, ActsWith(rank=POSITIVE)] = Field(default=0.0, ge=0, lt=1)
     """On the adapters' input, in training."""
-    targets: str | list[str] = ALL_LINEAR
+    targets: Annotated[str | list[str], ActsWith(rank=POSITIVE)] = ALL_LINEAR
     """Linear layers that get one: ``all_linear`` (all but the output head), ``qv`` (query, value), or a list like ``[q_proj, o_proj]``."""
-    rslora: bool = False
+    rslora: Annotated[bool, ActsWith(rank=POSITIVE)] = False
     """Scale by alpha / sqrt(rank) instead, so that high ranks learn too (Kalajdzievski, arXiv:2312.03732)."""
-    dora: bool = False
+    dora: Annotated[bool, ActsWith(rank=POSITIVE)] = False
     """Learn the length of each weight column apart from its direction (Liu et al., arXiv:2402.09353)."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.registry import TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from typing import Self
@@ -144,3 +145,11 @@ class Model(nn.Module, ABC):
     def loss(self, batch: Any) -> Tensor:
         """Mean of :meth:`losses`: a scalar."""
         return self.losses(batch).mean()
+
+
+def unread_llm(experiment: Any) -> dict[str, str]:
+    """What a model without a language model says of ``model.llm`` (see ``schema.ActsWith``) where no text encoder reads it either."""
+    for node in (experiment.dataset, experiment.task):
+        if (encoder := getattr(node, "text_encoder", None)) is not None and TEXT_ENCODERS.get(encoder.name).reads_llm:
+            return {}
+    return {"model.llm": f"changes nothing, for neither model.name={experiment.model.name} nor a text encoder reads a language model."}

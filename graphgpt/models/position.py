@@ -1,13 +1,13 @@
 """Positional features: where in its subgraph a node stands, told from the edges alone."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.schema import configclass
+from graphgpt.schema import ActsWith, configclass
 
 #: Eigenvalues from here on are more than rounding errors of zero.
 _POSITIVE = 1e-6
@@ -19,7 +19,7 @@ class PositionConfig:
 
     name: Literal["none", "laplacian", "random_walk"] = "none"
     """Eigenvectors of the Laplacian, probabilities that a random walk is back, or none."""
-    dim: int = Field(default=8, ge=1)
+    dim: Annotated[int, ActsWith(name=("laplacian", "random_walk"))] = Field(default=8, ge=1)
     """How many eigenvectors, or how many steps."""
 
     @property

@@ -3,14 +3,14 @@
 import importlib.util
 import logging
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from graphgpt.models.adapters import import_bitsandbytes
-from graphgpt.schema import configclass
+from graphgpt.schema import ActsWith, configclass
 
 #: Bits of a weight, without the scales of its block or row.
 BITS = {"int8": 8, "nf4": 4}
@@ -22,36 +22,26 @@ class QuantizationConfig:
 
     name: Literal["none", "int8", "nf4"] = "none"
     """As they are; LLM.int8() (Dettmers et al., arXiv:2208.07339); 4-bit normal float, as in QLoRA (Dettmers et al., arXiv:2305.14314)."""
-    double: bool = True
-    """Of nf4: the scale of each 64 weights is quantized too, which saves 0.37 bits per weight."""
-    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of nf4: what weights are unpacked to and multiplied in; null takes ``model.llm.dtype``."""
-    threshold: float = Field(default=6.0, ge=0)
-    """Of int8: input features with a larger value are multiplied in 16 bits; 0 makes no such difference."""
+    double: Annotated[bool, ActsWith(name="nf4")] = True
+    """The scale of each 64 weights is quantized too, which saves 0.37 bits per weight."""
+    compute_dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, ActsWith(name="nf4")] = None
+    """What weights are unpacked to and multiplied in; null takes ``model.llm.dtype``."""
+    threshold: Annotated[float, ActsWith(name="int8")] = Field(default=6.0, ge=0)
+    """Input features with a larger value are multiplied in 16 bits; 0 makes no such difference."""
 
     @property
     def active(self) -> bool:
         return self.name != "none"
 
 
-#: Which kind of weights a setting is about.
-ABOUT = {"double": "nf4", "compute_dtype": "nf4", "threshold": "int8"}
-
-
 def quantization_problems(config: QuantizationConfig) -> list[str]:
     """What is wrong with the settings by themselves, one sentence each; imports nothing."""
-    found = []
     if config.active and importlib.util.find_spec("bitsandbytes") is None:
-        found.append(
+        return [
             f"model.quantization: {config.name} needs bitsandbytes, which is not installed: pip install bitsandbytes, "
             "or use model/quantization=none."
-        )
-    plain = QuantizationConfig()
-    return found + [
-        f"model.quantization.{field}: is about {kind} and changes nothing with model/quantization={config.name}; leave it out."
-        for field, kind in ABOUT.items()
-        if config.name != kind and getattr(config, field) != getattr(plain, field)
-    ]
+        ]
+    return []
 
 
 def loading_arguments(config: QuantizationConfig, dtype: torch.dtype) -> dict[str, Any]:

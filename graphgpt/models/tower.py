@@ -51,6 +51,23 @@ class Tower(nn.Module, ABC):
     Config: ClassVar[type[TowerConfig]] = TowerConfig
     output_dim: int
     """Width of the vectors that ``forward`` returns."""
+    has_weights: ClassVar[bool] = True
+    """Whether there is anything in it to train, or to take from elsewhere."""
+
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """What is about weights or dropout, where the tower has none."""
+        found, own = {}, f"model.tower.name={config.name}"
+        dropout = getattr(config, "dropout", 0) > 0
+        if not cls.has_weights:
+            found["model.tower.init_from"] = f"changes nothing, for {own} has no weights."
+            if not dropout:
+                found["model.tower.train"] = f"changes nothing, for {own} has nothing to train."
+        if not dropout:
+            found["model.compat.tower_dropout"] = f"changes nothing, for {own} has no dropout."
+        elif not (config.train or getattr(getattr(experiment.model, "compat", None), "tower_dropout", False)):
+            found["model.tower.dropout"] = "acts only with model.tower.train=true, and that is false: a frozen tower has none."
+        return found
 
     def __init__(self, config: Any, input_dim: int) -> None:
         super().__init__()

@@ -69,6 +69,7 @@ class ChainOfThought(Task):
 
     words = ("classes", "numbered", "title", "text", "k")
     reveals = "class"
+    text_words = ("title", "text")
     main_metric = "top1"
 
     @configclass

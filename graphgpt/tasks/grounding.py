@@ -51,6 +51,14 @@ class Grounding(Task):
         texts = None if config.text_encoder is None else open_graph(dataset, text_encoder=config.text_encoder).features
         return cls(config, graph, dataset, split_nodes(graph, dataset.split, needs_labels=cls.needs_labels), texts)
 
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """Also the length of texts that an encoder reads whole."""
+        found = super().idle(config, experiment)
+        if config.text_encoder is not None:
+            found["task.max_chars"] = "acts only with task.text_encoder=null: an encoder reads texts whole."
+        return found
+
     @property
     def text_dim(self) -> int | None:
         """Width of the embeddings of the texts, None where there are none."""

@@ -59,6 +59,11 @@ class Instructions(Task):
             found.append(f"task.candidates: {config.candidates} are not two or more different answers (case and spaces aside).")
         return found
 
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """Nothing: prompts are the records'."""
+        return {}
+
     def __init__(self, config: Any, records: Any, dataset: Any) -> None:
         self.config = config
         self.records = records

@@ -38,8 +38,10 @@ class LinkPrediction(Task):
     """
 
     words = ("title", "text", "other_title", "other_text")
+    text_words = words
     num_graphs = 2
     main_metric = "auc"
+    known_baselines = ("text_cosine", "two_hop_cosine", "common_neighbors")
 
     @configclass
     class Config(TaskConfig):
@@ -47,6 +49,13 @@ class LinkPrediction(Task):
         """Which edges become questions, and which pairs without an edge beside them."""
         text_dropout: float = Field(default=0.0, ge=0, le=1)
         """Share of training prompts without the nodes' own texts, so that the model learns to read the graph tokens."""
+
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """Also the split of nodes."""
+        return super().idle(config, experiment) | {
+            "dataset.split": f"changes nothing, for task.name={config.name} splits edges; task.split says how."
+        }
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: Any, split: Tensor) -> None:
         super().__init__(config, graph, dataset, split)

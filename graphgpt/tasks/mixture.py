@@ -77,6 +77,29 @@ class Mixture(Task):
             for problem in TASKS.get(part.task.name).data_problems(part.task, part.dataset or dataset)
         ]
 
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """What no part has a use for: of the parts' own nodes what they say, of the shared graph what all say that share it."""
+        found = {}
+        if all(part.cap is None for part in config.parts.values()):
+            found["task.seed"] = "changes nothing, for no part has a cap, whose items it would draw."
+        shared = []
+        for name, part in config.parts.items():
+            alone = dataclasses.replace(experiment, task=part.task, dataset=part.dataset or experiment.dataset)
+            says = TASKS.get(part.task.name).idle(part.task, alone)
+            if part.dataset is not None:
+                says |= getattr(DATASETS.get(part.dataset.name), "idle", lambda *_: {})(part.dataset, alone)
+            own = ("task",) if part.dataset is None else ("task", "dataset")
+            found |= {f"task.parts.{name}.{key}": why for key, why in says.items() if key.partition(".")[0] in own}
+            shared += [] if part.dataset is not None else [{key: why for key, why in says.items() if key.startswith("dataset.")}]
+        if not shared:
+            return found | {"dataset": "changes nothing, for each part of the mixture has a dataset of its own."}
+        return found | {key: why for key, why in shared[0].items() if all(key in says for says in shared)}
+
+    @classmethod
+    def scores(cls, config: Any) -> bool:
+        return any(TASKS.get(part.task.name).scores(part.task) for part in config.parts.values())
+
     def write_split(self, folder: Path) -> None:
         """Each part's own, in a folder of its name."""
         for name, part in self.parts.items():

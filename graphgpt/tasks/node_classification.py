@@ -20,6 +20,8 @@ class NodeClassification(Task):
 
     words = ("classes", "numbered", "title", "text")
     reveals = "class"
+    text_words = ("title", "text")
+    known_baselines = ("majority", "tfidf", "sgc", "gcn", "graphsage")
 
     @configclass
     class Config(TaskConfig):

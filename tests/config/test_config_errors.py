@@ -162,7 +162,7 @@ def test_what_must_be_given() -> None:
         ),
         (
             ["runner.strategy.stage=2"],
-            "runner.strategy.stage: 2 does not go with 'single'; use runner/strategy=deepspeed_2 or such.",
+            "runner.strategy.stage=2: acts only with runner.strategy.name=deepspeed, and that is single.",
         ),
         (
             ["runner/strategy=ddp", "runner.devices=2", "runner.accelerator=mps"],
@@ -266,9 +266,9 @@ def test_group_that_is_no_name(good: list[str], argument: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "model.tower.train=true",
-        "model.lora.dropout=0.1",
-        "model.llm.revision=main",
+        "model.template.system=Hello",
+        "model.gradient_checkpointing=true",
+        "model.llm.attn_implementation=eager",
         "dataset.classes=[Red,Green,Blue]",
         "runner.optimizer.betas=[0.9,0.95]",
     ],

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from graphgpt.errors import GraphGPTError, nearest
 from graphgpt.registry import Registry
-from graphgpt.schema import MISSING, Registered, configclass, parse
+from graphgpt.schema import GIVEN, MISSING, POSITIVE, ActsWith, Registered, configclass, declared_idle, idle_problems, parse
 
 # Shapes for the test's own; the package is only where a look-up searches first.
 SHAPES: Registry[Any] = Registry("shape", "graphgpt.prompts.templates")
@@ -187,3 +187,82 @@ def test_the_nearest_word_or_all_of_them() -> None:
     assert nearest("gren", ["red", "green"], "pen.") == "Did you mean 'pen.green'?"
     assert nearest("zzz", ["red", "green"]) == "Known: green, red."
     assert nearest("zzz", []) == ""
+
+
+# What acts only beside other values.
+
+STARS: Registry[Any] = Registry("star", "graphgpt.prompts.templates")
+
+
+@STARS.register("star")
+class Star:
+    @configclass
+    class Config:
+        name: str
+        rays: int = 5
+        inner: float = 1.0
+
+    @staticmethod
+    def idle(config: Any, drawing: Any) -> dict[str, str]:
+        return {"shape.inner": "changes nothing, for a star of 3 rays has no inner corners.", "ink": "is dry."} if config.rays == 3 else {}
+
+
+@configclass
+class Line:
+    kind: Literal["plain", "dashed", "dotted"] = "plain"
+    gap: Annotated[float, ActsWith(kind=("dashed", "dotted"))] = Field(default=1.0, gt=0)
+    repeat: int = 0
+    angle: Annotated[int | None, ActsWith(repeat=POSITIVE, kind="dashed")] = None
+    offset: int | None = None
+    unit: Annotated[str, ActsWith(offset=GIVEN)] = "mm"
+
+
+@configclass
+class Sheet:
+    fancy: bool = False
+    line: Annotated[Line, ActsWith(fancy=True)] = Line()
+    shape: Annotated[Any, Registered(STARS, "shape")] = Star.Config(name="star")
+    ink: dict[str, int] = Field(default_factory=lambda: {"red": 1})
+
+
+def idle(given: list[str], **data: Any) -> list[str]:
+    problems: list[str] = []
+    sheet = parse(Sheet, data, problems)
+    assert problems == []
+    return idle_problems(sheet, given, declared_idle(sheet))
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "sentence"),
+    [
+        ("line.gap", {"gap": 2}, "line.gap=2.0: acts only with line.kind=dashed or dotted, and that is plain."),
+        ("line.angle", {"kind": "dashed", "angle": 3}, "line.angle=3: acts only with line.repeat above 0, and that is 0."),
+        ("line.angle", {"kind": "dotted", "angle": 3, "repeat": 1}, "line.angle=3: acts only with line.kind=dashed, and that is dotted."),
+        ("line.unit", {"unit": "cm"}, "line.unit=cm: acts only with line.offset given, and that is null."),
+        ("line", {"gap": 2}, "line.gap=2.0: acts only with line.kind=dashed or dotted, and that is plain."),
+    ],
+)
+def test_a_value_that_cannot_act_beside_its_neighbours(key: str, data: dict[str, Any], sentence: str) -> None:
+    assert idle([key], fancy=True, line=data) == [sentence]
+    # Not given, it is a recipe's or a checkpoint's; and what is as by default says nothing.
+    assert idle(["fancy"], fancy=True, line=data) == []
+    assert idle([key], fancy=True) == []
+
+
+def test_a_whole_node_and_what_a_class_declares() -> None:
+    assert idle(["line.kind"], line={"kind": "dashed"}) == ["line.kind=dashed: acts only with fancy=true, and that is false."]
+    star = {"name": "star", "rays": 3, "inner": 2}
+    assert idle(["shape.inner", "ink.blue"], shape=star, ink={"red": 1, "blue": 2}) == [
+        "shape.inner=2.0: changes nothing, for a star of 3 rays has no inner corners.",
+        "ink.blue=2: is dry.",
+    ]
+    assert idle(["shape.inner"], shape=star | {"rays": 4}) == []
+
+
+def test_conditions_are_data() -> None:
+    marks = {name: [str(mark) for mark in info.metadata if isinstance(mark, ActsWith)] for name, info in Line.__pydantic_fields__.items()}
+    assert {name: found for name, found in marks.items() if found} == {
+        "gap": ["kind=dashed or dotted"],
+        "angle": ["repeat above 0 and kind=dashed"],
+        "unit": ["offset given"],
+    }

@@ -61,7 +61,7 @@ def test_it_learns_and_is_reported_beside_the_baselines(run: Path, tmp_path: Pat
     assert len(validated) == 2 and validated[-1] > 0.5
     assert "Trainable parameters" in (run / "report.html").read_text()
     with caplog.at_level("INFO"):
-        result = evaluated(run, tmp_path, "ablation=all", "wordings=all", "baselines=[majority,gcn]")
+        result = evaluated(run, tmp_path, "ablation=all", "baselines=[majority,gcn]")
     assert "ablation: no_graph and no_text is left out, for model.name=gnn reads no words." in caplog.text
     rows = {row["name"]: row["metrics"] for row in result["rows"]}
     assert [*rows] == [
@@ -115,7 +115,7 @@ def test_its_tower_starts_another_model(base: list[str], run: Path) -> None:
 
 
 def test_a_frozen_tower_is_a_probe(base: list[str], tmp_path: Path) -> None:
-    _, model = opened(base, "model.tower.train=false")
+    _, model = opened(base, "model.tower.train=false", "runner.lr.tower=1e-4")
     assert {name.split(".")[0] for name in model.trainable_state()} == {"head"}
     assert not model.train().tower.training
 

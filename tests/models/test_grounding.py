@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config import EvaluationConfig, ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.models import grounding
 from graphgpt.models.grounding import FIRST_SCALE, Grounding, GroundingBatch, contrast, ranks
@@ -315,9 +315,8 @@ def test_stage_0_hands_its_tower_over(text: list[str], tmp_path: Path) -> None:
     assert len(validated) == 2
     assert all({"val/loss", "val/recall@1", "val/recall@10"} <= line.keys() for line in validated)
     assert "text among the first ten" in (first / "report.html").read_text()
-    asked = check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={first}"])
     with pytest.raises(ConfigError) as caught:
-        evaluated_experiment(asked)
+        check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={first}"])
     assert caught.value.problems == [
         f"checkpoint: {first} was trained by task.name=grounding, which asks nothing; its run's report.html has its metrics."
     ]

@@ -82,8 +82,10 @@ def test_settings_that_name_nothing(data: list[str]) -> None:
         "model.lora.targets: 'q_v' is not one of all_linear, qv; "
         "names of layers go into a list, such as [q_proj, v_proj]. Did you mean 'qv'?"
     )
-    assert refused("model/quantization=int8", "model.lora.dora=true").startswith("model.lora.dora: peft loses the scales of int8 weights")
-    assert refused("model.lora.targets=[]").startswith("model.lora.targets: names no layer;")
+    assert refused("model/quantization=int8", "model/lora=qv", "model.lora.dora=true").startswith(
+        "model.lora.dora: peft loses the scales of int8 weights"
+    )
+    assert refused("model/lora=qv", "model.lora.targets=[]").startswith("model.lora.targets: names no layer;")
 
 
 @pytest.mark.parametrize(("fields", "scale"), [({}, 16 / 4), ({"rslora": True}, 16 / math.sqrt(4))])

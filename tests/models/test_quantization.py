@@ -306,10 +306,10 @@ def refused(overrides: Sequence[str]) -> list[str]:
 
 def test_settings_that_change_nothing_are_refused(data: list[str]) -> None:
     assert refused([*data, "model/quantization=int8", "model.quantization.compute_dtype=bfloat16"]) == [
-        "model.quantization.compute_dtype: is about nf4 and changes nothing with model/quantization=int8; leave it out."
+        "model.quantization.compute_dtype=bfloat16: acts only with model.quantization.name=nf4, and that is int8."
     ]
     assert refused([*data, "model.quantization.threshold=0"]) == [
-        "model.quantization.threshold: is about int8 and changes nothing with model/quantization=none; leave it out."
+        "model.quantization.threshold=0.0: acts only with model.quantization.name=int8, and that is none."
     ]
     [problem] = refused([*data, "model.quantization.name=fp4"])
     assert problem.startswith("model.quantization.name: 'fp4' is not one of none, int8, nf4. Did you mean 'nf4'?")

@@ -11,6 +11,8 @@ from graphgpt.schema import configclass
 class Identity(GraphTower):
     """Passes node features on; the projector alone learns, and edges matter only through which nodes were sampled."""
 
+    has_weights = False
+
     @configclass
     class Config(TowerConfig):
         pass

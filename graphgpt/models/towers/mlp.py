@@ -1,5 +1,7 @@
 """Linear layers on each node by itself."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from graphgpt.models.layered_tower import MessagePassingConfig, MessagePassingTower
@@ -25,6 +27,12 @@ class MLP(MessagePassingTower):
     @configclass
     class Config(MessagePassingConfig):
         pass
+
+    @classmethod
+    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
+        """Also the direction of the edges, which it does not read."""
+        found = super().idle(config, experiment)
+        return {"model.tower.edge_direction": "changes nothing, for model.tower.name=mlp reads no edges."} | found
 
     def convolution(self) -> nn.Module:
         return NodeLinear(self.config.dim, self.config.dim)

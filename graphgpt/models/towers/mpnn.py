@@ -19,6 +19,8 @@ class MPNN(GraphTower):
     trained does not have: here the norm is over a node's own features.
     """
 
+    has_weights = False
+
     @configclass
     class Config(TowerConfig):
         layers: int = Field(default=2, ge=0)

@@ -28,6 +28,8 @@ class PairSGC(GraphTower):
     Hadamard operator of node2vec (Grover and Leskovec, arXiv:1607.00653, table 1).
     """
 
+    has_weights = False
+
     @configclass
     class Config(SGC.Config):
         pass

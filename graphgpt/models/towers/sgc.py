@@ -18,6 +18,8 @@ class SGC(GraphTower):
     by side is SIGN (Frasca et al., arXiv:2004.11198), section 3. Each node's state is scaled to unit root mean square.
     """
 
+    has_weights = False
+
     @configclass
     class Config(TowerConfig):
         hops: int = Field(default=2, ge=0)
