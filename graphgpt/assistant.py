@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from graphgpt.assembly import encode_texts, open_dataset
-from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest
+from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, width_problem
 from graphgpt.checkpoints.trained import Trained, read_trained
 from graphgpt.config import EvaluationConfig
 from graphgpt.config_files import CONFIG_DIR
@@ -216,7 +216,7 @@ class GraphAssistant:
         else:
             fingerprints = [part.get("fingerprint") for part in trained.get("parts", {"": trained}).values()]
             opened, dataset = _open(graph, _base_dataset(own), fingerprints, config.llm)
-        _check_width(opened, trained.get("features"), str(folder))
+        _check_width(opened, trained, str(folder))
         # All that is drawn here is overwritten: to the caller's random numbers it never happened.
         with torch.random.fork_rng(devices=[]):
             model: GraphLLM = MODELS.build(config, opened.features.shape[1])
@@ -229,7 +229,7 @@ class GraphAssistant:
         dataset, fingerprint = self._home
         other = copy(self)
         other.graph, other.dataset = _open(graph, dataset, [fingerprint], self.model.config.llm)
-        _check_width(other.graph, self.graph.features.shape[1], "the model")
+        _check_width(other.graph, {"features": self.graph.features.shape[1]}, "the model")
         return other
 
     @overload
@@ -561,12 +561,10 @@ def _open_folder(folder: Path) -> TextAttributedGraph:
     return TextAttributedGraph.open(folder)
 
 
-def _check_width(graph: TextAttributedGraph, width: int | None, reader: str) -> None:
-    found = graph.features.shape[1]
-    if width not in (None, found):
-        raise DataError(
-            f"The graph '{graph.card['name']}' has {found} features per node, and {reader} was trained on {width}: make them the same way."
-        )
+def _check_width(graph: TextAttributedGraph, trained: Mapping[str, Any], reader: str) -> None:
+    data = {"name": graph.card["name"], "features": graph.features.shape[1], "features_from": graph.card.get("features_from")}
+    if problem := width_problem(reader, trained, data):
+        raise DataError(problem)
 
 
 def _no_split(graph: TextAttributedGraph) -> Tensor:

@@ -25,7 +25,7 @@ def evaluate(config: EvaluationConfig, folder: Path) -> None:
     experiment = evaluated_experiment(config)
     task = build_task(experiment)
     model = build_model(experiment, task)
-    load_checkpoint(model, config.checkpoint)
+    load_checkpoint(model, config.checkpoint, task.data)
     score(model, task, config, folder)
 
 

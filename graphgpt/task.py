@@ -183,8 +183,10 @@ class Task(ABC):
 
     @property
     def data(self) -> dict[str, Any]:
-        """Name and fingerprint of what the task asks about, for the checkpoint and for messages."""
-        return {"name": self.graph.card["name"], "fingerprint": self.graph.fingerprint, "features": self.input_dim}
+        """Name and fingerprint of what the task asks about, width and source of its features, for the checkpoint and for messages."""
+        card = self.graph.card
+        source = {"features_from": card["features_from"]} if "features_from" in card else {}
+        return {"name": card["name"], "fingerprint": self.graph.fingerprint, "features": self.input_dim, **source}
 
     @property
     def summary(self) -> str:

@@ -241,7 +241,7 @@ class LightningRunner:
         resume = newest_resumable(folder) if experiment.resume else None
         if experiment.stage1 is not None:
             # Also when resuming, which brings back only what training moves: a frozen tower's weights are stage 1's.
-            load_checkpoint(model, experiment.stage1)
+            load_checkpoint(model, experiment.stage1, task.data)
         if config.precision == "bf16":
             # Not left to Lightning, which casts a batch too, and the modality tokens' ids would be next.
             model.to(torch.bfloat16)

@@ -367,14 +367,18 @@ def test_features_of_another_width(checkpoint: Path, assistant: GraphAssistant) 
     width = assistant.graph.features.shape[1]
     with pytest.raises(DataError) as error:
         GraphAssistant.from_pretrained(checkpoint, graph=by_hand(3))
-    expected = f"The graph 'mine' has 3 features per node, and {checkpoint / 'checkpoint'} was trained on {width}: make them the same way."
-    assert str(error.value) == expected
-    with pytest.raises(DataError, match=f"^The graph 'mine' has 3 features per node, and the model was trained on {width}: "):
+    assert str(error.value) == (
+        f"The graph 'mine' has 3 features per node (from the data), and {checkpoint / 'checkpoint'} was trained on {width} (from the text encoder "
+        "'tfidf_svd'): make them the same way."
+    )
+    with pytest.raises(
+        DataError, match=f"^The graph 'mine' has 3 features per node \(from the data\), and the model was trained on {width}"
+    ):
         assistant.with_graph(by_hand(3))
 
 
 def test_features_that_an_encoder_learned_elsewhere_are_warned_of(assistant: GraphAssistant, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(DataError, match="features per node"):
+    with pytest.raises(DataError, match=r"features per node \(from the text encoder 'tfidf_svd'\)"):
         assistant.with_graph(by_hand(0))
     assert "'tfidf_svd' learns its features from the texts of one graph" in caplog.text
 

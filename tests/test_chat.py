@@ -102,7 +102,9 @@ def test_another_graph(say: Say, checkpoint: Path, tmp_path: Path) -> None:
         f"/graph {tmp_path}/narrow", f"/graph '{tmp_path}/my graph'", "/node b", "/prompt", "/node 3", options=("--node", "5")
     )
     assert err == ""
-    assert out[3] == f"The graph 'mine' has 3 features per node, and the model was trained on {width}: make them the same way."
+    assert (
+        out[3] == f"The graph 'mine' has 3 features per node (from the data), and the model was trained on {width}: make them the same way."
+    )
     assert out[4] == "Graph mine: 3 nodes, 2 edges."
     assert "Node 1 (b): Beta" in out
     assert "Title of the letter: Beta" in out

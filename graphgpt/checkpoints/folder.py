@@ -291,12 +291,30 @@ def write_checkpoint(
         write_json(tmp / MANIFEST, manifest)
 
 
-def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
+def width_problem(reader: str, trained: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
+    """A sentence where a graph's features have another width than those that a model was trained on.
+
+    Args:
+        reader: What the model is called.
+        trained: The manifest's ``data``: ``features``, the width, and ``features_from``, if they are known.
+        data: The same of the graph, and its ``name``; a task's ``data``.
+    """
+    if trained.get("features") in (None, data["features"]):
+        return None
+    theirs, ours = (f" (from {source})" if (source := side.get("features_from")) else "" for side in (trained, data))
+    return (
+        f"The graph '{data['name']}' has {data['features']} features per node{ours}, and {reader} was trained on "
+        f"{trained['features']}{theirs}: make them the same way."
+    )
+
+
+def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Put a checkpoint's weights into a model, after checking that it is whole and fits.
 
     Args:
         model: A ``Model``. Adapters it has and the checkpoint lacks stay as they are (stage 2 begins so).
         path: Run or checkpoint folder.
+        data: Of the task that the model is built for, whose features must be as wide as the checkpoint's.
 
     Returns:
         The manifest.
@@ -311,6 +329,8 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, Any]:
     verify_files(folder, manifest)
     if manifest["model"]["name"] != model.config.name:
         raise CheckpointError(f"{folder} is a '{manifest['model']['name']}'; this model is a '{model.config.name}'.")
+    if data is not None and (problem := width_problem(str(folder), manifest.get("data") or {}, data)):
+        raise CheckpointError(problem)
     made_for = manifest["llm"]
     for what, ours in model.base.items():
         if what != "type" and made_for[what] is not None and made_for[what] != ours:

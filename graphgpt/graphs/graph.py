@@ -37,7 +37,8 @@ class TextAttributedGraph:
         titles: Short names, never empty, length n.
         bodies: Longer texts, may be empty, length n.
         class_names: Names of the classes that ``y`` counts.
-        card: Where the graph came from: name, fingerprint, counts, warnings, what the builder adds.
+        card: Where the graph came from: name, fingerprint, counts, ``notes`` on what was decided in reading, what the builder adds;
+            once there are features, where they come from (``features_from``).
         x: Node features, shape ``[n, d]``, float32 (float16 if made of the texts of a large graph), finite; None where a text encoder
             is still to make them.
         split: Split given with the data, shape ``[n]``, int8: index into ``SPLITS``, -1 for none; None when the data has none.
@@ -130,6 +131,7 @@ class TextAttributedGraph:
         if self.x is not None:
             save_file({"x": self.x.contiguous()}, folder / "x.safetensors")
         card = {**self.card, "format": FORMAT, "class_names": list(self.class_names)}
+        card.pop("features_from", None)  # true of a graph in memory
         (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod

@@ -53,7 +53,8 @@ def encode_texts(
 ) -> TextAttributedGraph:
     """The graph with features: its own, or standardised ones of its texts; arguments as for :func:`open_graph`."""
     if graph.x is not None:
-        return graph
+        array = next((name for name in graph.card.get("files", []) if str(name).endswith(".npy")), "the data")
+        return dataclasses.replace(graph, card=graph.card | {"features_from": array})
     source = llm_id() if encoder.reads_llm else ""
     key = f"{graph.fingerprint}-{fingerprint(dataclasses.asdict(encoder.config), source)}"
     cached = cache_dir() / "features" / key
@@ -72,7 +73,7 @@ def encode_texts(
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{cached} is damaged ({first_line(error)}); delete it to have it made again.") from error
     # Checked before they were written; to look at each number again would read the whole file at every start.
-    return dataclasses.replace(graph, x=x)
+    return dataclasses.replace(graph, x=x, card=graph.card | {"features_from": f"the text encoder '{encoder.config.name}'"})
 
 
 def _texts(graph: TextAttributedGraph, first: int, count: int) -> list[str]:

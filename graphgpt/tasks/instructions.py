@@ -89,7 +89,8 @@ class Instructions(Task):
 
     @property
     def data(self) -> dict[str, Any]:
-        return {"name": self.records.name, "fingerprint": self.records.fingerprint, "features": self.input_dim}
+        source = self.records.graphs.path.name
+        return {"name": self.records.name, "fingerprint": self.records.fingerprint, "features": self.input_dim, "features_from": source}
 
     @property
     def summary(self) -> str:
