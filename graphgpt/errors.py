@@ -38,6 +38,10 @@ class DataError(GraphGPTError):
     """A data file or record that cannot be used; names the file, the place in it and the value found."""
 
 
+class SampleTooLong(DataError):
+    """A sample with more tokens than the model reads."""
+
+
 class CheckpointError(GraphGPTError):
     """A checkpoint folder that is incomplete, damaged or made for something else."""
 

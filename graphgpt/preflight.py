@@ -9,18 +9,18 @@ from rich.markup import escape
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.errors import GraphGPTError
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.graph_llm import GraphLLM, PromptReader, build_processor
 from graphgpt.models.llm import load_config, load_tokenizer
 from graphgpt.models.lora import add_lora
 from graphgpt.models.modality_tokens import ModalityTokens
 from graphgpt.models.quantization import weight_bytes
-from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.processor import END, PATCH, START, Processor
-from graphgpt.registry import MODELS, PROJECTORS, TEMPLATES, TOWERS
+from graphgpt.registry import MODELS, PROJECTORS, TOWERS
+from graphgpt.runners.data import Examples
+from graphgpt.runners.task_data import check_answers, look_at_lengths, training_items
 from graphgpt.task import Task
 
 Modules = dict[str, Any]
-SAMPLES = 32
 
 
 def preflight(experiment: Any) -> bool:
@@ -50,7 +50,8 @@ def _checks(experiment: Any) -> Iterator[str]:
         yield from _small_model(experiment, task)
         return
     tokenizer = load_tokenizer(experiment.model.llm)
-    processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), experiment.model.max_length)
+    processor = build_processor(experiment.model, tokenizer)
+    check_answers(task)
     yield _round_trip(task, processor)
 
     with torch.device("meta"):
@@ -58,15 +59,15 @@ def _checks(experiment: Any) -> Iterator[str]:
     hidden = modules["llm"].get_input_embeddings().weight.shape[1]
     yield f"sizes: tower {task.input_dim} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
 
-    items = task.items("train")[:SAMPLES].tolist()
-    examples = [processor(task.instruction(item, seed=item, training=True)) for item in items]
-    batch = training_batch(examples[: experiment.runner.samples_per_pass], modules["tower"].collate)
-    longest = max(len(example.ids) for example in examples)
-    unshared = sum(len(example.ids) for example in examples[: len(batch.ids)])
-    yield (
-        f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({unshared} without sharing), "
-        f"longest of {len(examples)} samples {longest} of {experiment.model.max_length}"
-    )
+    reader, runner, seed = PromptReader(processor, modules["tower"].collate), experiment.runner, experiment.seed
+    items = training_items(task, getattr(runner, "train_samples", None), seed)
+    yield f"lengths: {look_at_lengths(task, reader, runner, seed)}"
+
+    first = Examples(task, reader, seed, training=True, instead=items.sort().values if processor.too_long == "skip" else None)
+    examples = first.__getitems__([(0, item) for item in items[: runner.samples_per_pass].tolist()])
+    batch = reader.collate(examples)
+    unshared = sum(len(example.ids) for example in examples)
+    yield f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({unshared} without sharing)"
 
     parts = {name: _count(module.parameters()) for name, module in modules.items()}
     trained = {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
@@ -94,7 +95,7 @@ def _parameters(parts: dict[str, int], trained: dict[str, int]) -> str:
 def _round_trip(task: Task, processor: Processor) -> str:
     """Every graph token arrives, framed; the text comes back as it went in."""
     instruction = task.instruction(int(task.items("train")[0]), seed=0, training=False)
-    example = processor(instruction)
+    [example] = processor.whole([instruction])
     wanted = sum(item.num_tokens for item in instruction.inputs)
     found = [example.ids.count(token) for token in (PATCH, START, END)]
     if found != [wanted, len(instruction.inputs), len(instruction.inputs)]:

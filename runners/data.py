@@ -1,5 +1,6 @@
 """Which sample comes when: a function of the seed and the step, so that a resumed run sees what it would have seen."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from graphgpt.errors import SampleTooLong
 from graphgpt.models.model import Batch, Example, Reader
 from graphgpt.task import Task, generator
 
@@ -33,13 +35,15 @@ class Examples(Dataset[Example]):
         reader: Of the model.
         seed: Chooses neighbours, orders and what else a task leaves to chance, anew in every epoch.
         training: Whether the task regularises.
+        instead: Where a sample that the model cannot read is to be left out: the items, ascending, of which the next one takes its place.
     """
 
-    def __init__(self, task: Task, reader: Reader, seed: int, training: bool) -> None:
+    def __init__(self, task: Task, reader: Reader, seed: int, training: bool, instead: Tensor | None = None) -> None:
         self.task = task
         self.reader = reader
         self.seed = seed
         self.training = training
+        self.instead = instead
 
     def __getitem__(self, key: Key) -> Example:
         return self.__getitems__([key])[0]
@@ -47,7 +51,25 @@ class Examples(Dataset[Example]):
     def __getitems__(self, keys: Sequence[Key]) -> list[Example]:
         """Those of a step, for which the loader asks together."""
         instructions = [self.task.instruction(item, seed=mix(self.seed, epoch, item), training=self.training) for epoch, item in keys]
-        return self.reader.read(instructions)
+        try:
+            return self.reader.read(instructions)
+        except SampleTooLong:
+            if self.instead is None:
+                raise
+            if len(keys) > 1:
+                return [example for key in keys for example in self.__getitems__([key])]
+            return [self._next(*keys[0])]
+
+    def _next(self, epoch: int, item: int) -> Example:
+        """The sample of the first item after ``item`` that can be read; of none, its own error."""
+        assert self.instead is not None
+        start = int(torch.searchsorted(self.instead, item, right=True))
+        for place in range(start, start + len(self.instead)):
+            other = int(self.instead[place % len(self.instead)])
+            instruction = self.task.instruction(other, seed=mix(self.seed, epoch, other), training=self.training)
+            with contextlib.suppress(SampleTooLong):
+                return self.reader.read([instruction])[0]
+        raise SampleTooLong("No training sample is short enough for model.max_length; raise it, or set model.too_long=cut.")
 
 
 class StepSampler(Sampler[list[Key]]):

@@ -233,7 +233,7 @@ class LightningRunner:
         from graphgpt.runners.interruption import Interruption
         from graphgpt.runners.measurements import DataWait, observers
         from graphgpt.runners.module import ModelModule
-        from graphgpt.runners.task_data import TaskData, training_items
+        from graphgpt.runners.task_data import TaskData, check_answers, look_at_lengths, training_items
         from graphgpt.runners.training_report import stage_history, write_training_report
 
         config = self.config
@@ -245,6 +245,11 @@ class LightningRunner:
         if config.precision == "bf16":
             # Not left to Lightning, which casts a batch too, and the modality tokens' ids would be next.
             model.to(torch.bfloat16)
+        check_answers(task)
+        data = TaskData(task, model, experiment)
+        lengths = look_at_lengths(task, data.reader, config, experiment.seed)
+        if lengths:
+            rank_zero_only(log.info)("Lengths: %s.", lengths)
         module = ModelModule(model, config, experiment.seed)
         metrics = MetricsFile(folder / "metrics.jsonl")
         wait = DataWait()
@@ -289,7 +294,6 @@ class LightningRunner:
             logger=[metrics, *(build_leaf(item, "runner.loggers", save_dir=str(folder)) for item in config.loggers.values() if item)],
             default_root_dir=folder,
         )
-        data = TaskData(task, model, experiment)
         if trainer.is_global_zero:
             if resume is not None:
                 warn_of_changes(folder, experiment)

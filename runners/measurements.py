@@ -24,6 +24,7 @@ from graphgpt.prompts.processor import Processor
 from graphgpt.runners.analysis import parse_answer
 from graphgpt.runners.data import mix, spread
 from graphgpt.runners.loggers import log_text
+from graphgpt.runners.task_data import validation_items
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -41,7 +42,8 @@ def observers(task: Task, model: Model, experiment: Any, folder: Path, wait: "Da
         log.info("Validation: the loss alone, without answers and scores, for no process has the whole model.")
         return found
     watched = [node.get("monitor") for node in (*config.callbacks.values(), {"monitor": config.checkpoint.monitor}) if node]
-    found.append(ValidationScores(task, experiment.seed + 1, config.val_samples, min(config.samples_per_pass, 16), watched))
+    items = validation_items(task, model.reader(), config.val_samples, experiment.seed)
+    found.append(ValidationScores(task, items, experiment.seed + 1, min(config.samples_per_pass, 16), watched))
     if isinstance(model, GraphLLM) and config.val_answers:  # other models write nothing
         found.append(ValidationAnswers(task, model.processor, folder, experiment.seed + 1, config.val_answers))
     return found
@@ -180,21 +182,21 @@ class ValidationScores(Callback):
 
     Args:
         task: Whose validation items are asked about.
+        items: Those of validation, shape ``[k]``.
         seed: Of the samples, as in validation.
-        count: How many at most.
         batch_size: Prompts per forward pass.
         watched: Metrics that must be there.
     """
 
-    def __init__(self, task: Task, seed: int, count: int, batch_size: int, watched: Sequence[str | None]) -> None:
+    def __init__(self, task: Task, items: Tensor, seed: int, batch_size: int, watched: Sequence[str | None]) -> None:
         self.task = task
+        self.items = items
         self.seed = seed
-        self.count = count
         self.settings = EvaluationConfig(name="validation", checkpoint="", batch_size=batch_size)
         self.watched = watched
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        own = spread(self.task.items("val"), self.count)[trainer.global_rank :: trainer.world_size].tolist()
+        own = self.items[trainer.global_rank :: trainer.world_size].tolist()
         parts: dict[str, tuple[Task, list[Instruction]]] = {}
         for item in own:
             instruction = self.task.instruction(item, seed=mix(self.seed, 0, item), training=False)

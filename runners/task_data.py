@@ -9,10 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.models.model import Model
+from graphgpt.models.graph_llm import PromptReader
+from graphgpt.models.model import Model, Reader
 from graphgpt.runners.data import Examples, Key, MicroBatches, StepSampler, chunks, mix, spread
 from graphgpt.runners.fitting import tokens_that_fit
+from graphgpt.runners.lengths import look, readable
 from graphgpt.task import Task, generator
+from graphgpt.tasks.mixture import Mixture
 
 
 class TaskData(LightningDataModule):
@@ -35,8 +38,9 @@ class TaskData(LightningDataModule):
     def train_dataloader(self) -> Any:
         trainer, config = self.trainer, self.config
         assert trainer is not None
+        items = training_items(self.task, config.train_samples, self.seed)
         sampler = StepSampler(
-            training_items(self.task, config.train_samples, self.seed),
+            items,
             redraw=config.train_samples is None,
             steps=config.max_steps,
             global_batch=config.global_batch_size,
@@ -45,7 +49,8 @@ class TaskData(LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        examples = Examples(self.task, self.reader, self.seed, training=True)
+        skips = isinstance(self.reader, PromptReader) and self.reader.processor.too_long == "skip"
+        examples = Examples(self.task, self.reader, self.seed, training=True, instead=items.sort().values if skips else None)
         tokens = config.micro_batch_tokens
         if tokens == "auto":
             tokens = tokens_that_fit(self.model, self.reader, [examples[key] for key in next(iter(sampler))])
@@ -67,7 +72,7 @@ class TaskData(LightningDataModule):
 
     @cached_property
     def _chunks(self) -> list[list[Key]]:
-        items = spread(self.task.items("val"), self.config.val_samples).tolist()
+        items = validation_items(self.task, self.reader, self.config.val_samples, self.seed).tolist()
         return [list(chunk) for chunk in chunks([(0, item) for item in items], self.config.samples_per_pass)]
 
     def _own_chunks(self) -> list[list[Key]]:
@@ -81,6 +86,40 @@ class TaskData(LightningDataModule):
         """Whether a validation batch of this process is one of the set, and not one too much."""
         assert self.trainer is not None
         return batch * self.trainer.world_size + rank < len(self._chunks)
+
+
+def validation_items(task: Task, reader: Reader, count: int, seed: int) -> Tensor:
+    """The items to validate on, shape ``[k]``, int64: at most ``count``, evenly spaced, that the model reads.
+
+    Raises:
+        SampleTooLong: it reads none of them.
+    """
+    return readable(task, reader, spread(task.items("val"), count), seed + 1)
+
+
+def look_at_lengths(task: Task, reader: Reader, config: Any, seed: int) -> str | None:
+    """What there is to say about the lengths of a run's samples (see :func:`graphgpt.runners.lengths.look`), one line or None.
+
+    Raises:
+        DataError: some are too long.
+    """
+    training = training_items(task, getattr(config, "train_samples", None), seed)
+    validation = spread(task.items("val"), config.val_samples if getattr(config, "val_every", 0) else 0)
+    return look(task, reader, training, validation, seed)
+
+
+def check_answers(task: Task) -> None:
+    """Look whether there is anything to tell apart.
+
+    Raises:
+        GraphGPTError: there is one answer to every question.
+    """
+    for one in task.parts.values() if isinstance(task, Mixture) else [task]:
+        if one.candidates is not None and len(one.candidates) < 2:
+            raise GraphGPTError(
+                f"task.name: '{one.config.name}' has nothing to tell apart in '{one.data['name']}', for all that is labelled there is "
+                f"'{one.candidates[0] if one.candidates else ''}'; take data of two or more classes, or task=node_description."
+            )
 
 
 def training_items(task: Task, count: int | None = None, seed: int = 0) -> Tensor:

@@ -119,15 +119,15 @@ def test_check_of_a_good_experiment(run: Run, good: list[str]) -> None:
     code, out, _ = run("check", *good, "task=node_classification", "model/lora=default")
     assert code == 0
     lines = out.splitlines()
-    assert [line[:5] for line in lines] == [f"{i}. ok" for i in range(1, 8)]
-    for line, subject in zip(lines, ["configuration", "data", "tokens", "sizes", "batch", "parameters", "memory"], strict=True):
+    assert [line[:5] for line in lines] == [f"{i}. ok" for i in range(1, 9)]
+    for line, subject in zip(lines, ["configuration", "data", "tokens", "sizes", "lengths", "batch", "parameters", "memory"], strict=True):
         assert line[6:].startswith(f"{subject}: ") or line[6:].startswith(f"{subject}, "), line
     assert "csv, 42 nodes, 42 edges" in lines[1]
     assert "25 train, 9 val, 8 test" in lines[1]
     assert "the language model's hidden size" in lines[3]
     assert " -> 64" in lines[3]
-    assert re.search(r"llm [\d,]+ \([\d,]+ trained\)", lines[5])
-    assert re.search(r"\d+\.\d\d GiB", lines[6])
+    assert re.search(r"llm [\d,]+ \([\d,]+ trained\)", lines[6])
+    assert re.search(r"\d+\.\d\d GiB", lines[7])
 
 
 def test_check_counts_what_trains(run: Run, good: list[str]) -> None:
@@ -167,7 +167,7 @@ def test_check_of_data_that_cannot_be_used(run: Run, good: list[str], tmp_path: 
 def test_check_of_samples_that_are_too_long(run: Run, good: list[str]) -> None:
     code, out, _ = run("check", *good, "model.max_length=64")
     assert code == 2
-    assert re.search(r"^3\. failed Sample 'n\d+' has \d+ tokens, more than model\.max_length=64; ", out, re.MULTILINE)
+    assert re.search(r"^5\. failed \d+ of \d+ training samples are longer than model\.max_length=64; ", out, re.MULTILINE)
 
 
 def test_check_shows_brackets_as_they_are(run: Run, good: list[str], tmp_path: Path) -> None:

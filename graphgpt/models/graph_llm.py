@@ -22,7 +22,7 @@ from graphgpt.models.quantization import QuantizationConfig, follow_weights, qua
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import Batch, CollateInputs, common_prompt, scoring_batch, training_batch
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.processor import PATCH, Example, Modality, Processor
+from graphgpt.prompts.processor import PATCH, Example, Modality, Processor, TooLong
 from graphgpt.registry import MODELS, PROJECTORS, TASKS, TEMPLATES, TOWERS
 from graphgpt.schema import Registered, configclass
 from graphgpt.task import Prediction, Task
@@ -49,6 +49,12 @@ class CompatConfig:
     """Of several inputs in a prompt, such as both graphs of a link prediction, only the last is read."""
     tower_dropout: bool = False
     """The tower's dropout is never off, neither where it is frozen nor in evaluation."""
+
+
+def build_processor(config: Any, tokenizer: Any) -> Processor:
+    """The processor of a model of this ``Config``; it needs no weights."""
+    template = TEMPLATES.build(config.template, tokenizer)
+    return Processor(tokenizer, template, config.max_length, Modality(last_only=config.compat.last_input_only), config.too_long)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,10 @@ class GraphLLM(Model):
         template: Annotated[Any, Registered(TEMPLATES, "model.template")]
         """Conversation form."""
         max_length: int = Field(default=2048, ge=8)
-        """Longest sequence in tokens; a longer sample is refused, never cut."""
+        """Longest sequence in tokens."""
+        too_long: TooLong = "raise"
+        """What becomes of a longer sample: ``raise`` says so before training, ``skip`` leaves it out of training and validation, ``cut``
+        shortens its texts, never graph tokens or answers."""
         gradient_checkpointing: bool = False
         """In training, keep the input of each layer of the language model only, and compute the rest again: less memory, more time."""
         compat: CompatConfig = CompatConfig()
@@ -160,8 +169,7 @@ class GraphLLM(Model):
     @cached_property
     def processor(self) -> Processor:
         """Tokenises instructions for this model."""
-        template = TEMPLATES.build(self.config.template, self.tokenizer)
-        return Processor(self.tokenizer, template, self.config.max_length, Modality(last_only=self.config.compat.last_input_only))
+        return build_processor(self.config, self.tokenizer)
 
     def reader(self) -> PromptReader:
         return PromptReader(self.processor, self.tower.collate)

@@ -1,11 +1,14 @@
 """What a task asks: chat messages in which placeholders stand for modality inputs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+#: Stands where a text was cut.
+GAP = " ... "
 
 Role = Literal["system", "user", "assistant"]
 
@@ -42,6 +45,8 @@ class Instruction:
         messages: Alternating user and assistant turns, perhaps after a system message; the last one is the answer.
         inputs: What stands behind the placeholders, in their order; empty for a text-only instruction.
         truth: Index of the right answer among the task's candidates, None where the task has none.
+        texts: What of the messages, literally, a prompt that is too long may be shortened by: texts that say less when they are cut, not
+            the question. None of the answer.
         meta: What the task and the report want to know later.
     """
 
@@ -49,7 +54,15 @@ class Instruction:
     messages: tuple[Message, ...]
     inputs: tuple[ModalityInput, ...] = ()
     truth: int | None = None
+    texts: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def shortened(self, text: str, length: int) -> "Instruction":
+        """The same with one of its ``texts`` cut to so many characters, out of its middle: a beginning and an end say most."""
+        tail = max(0, (length - len(GAP)) // 3)
+        cut = f"{text[: max(0, length - len(GAP) - tail)].rstrip()}{GAP}{text[len(text) - tail :].lstrip()}"
+        asked = (replace(one, content=one.content.replace(text, cut)) if one.role == "user" else one for one in self.messages[:-1])
+        return replace(self, messages=(*asked, self.messages[-1]), texts=tuple(cut if one == text else one for one in self.texts))
 
     @property
     def prompt(self) -> str:

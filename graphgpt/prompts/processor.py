@@ -1,11 +1,12 @@
 """From an instruction to token ids and labels."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
 from graphgpt.prompts.template import Piece, Template
 
@@ -15,6 +16,13 @@ IGNORE = -100
 # Modality tokens are ids below zero: they cannot clash with any vocabulary, and the language model's stays as it is.
 PATCH, START, END, BLANK = -1, -2, -3, -4
 
+
+#: A text with fewer characters is left as it is.
+SHORTEST = 16
+
+#: What becomes of a sample that is longer than a model's ``max_length``: it ends the run, is left out of training and validation (and
+#: cut where its answer is waited for), or has its longest texts cut until it fits.
+TooLong = Literal["raise", "skip", "cut"]
 
 #: Token ids by text and whether control tokens in it count.
 Encoded = dict[tuple[str, bool], list[int]]
@@ -65,12 +73,16 @@ class Processor:
         template: Conversation template.
         max_length: Longest sequence, in tokens.
         modality: How inputs appear in prompts.
+        too_long: What becomes of a longer sample, see ``TooLong``.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, max_length: int, modality: Modality | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, template: Template, max_length: int, modality: Modality | None = None, too_long: TooLong = "raise"
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
+        self.too_long = too_long
         self.modality = modality or Modality()
 
     def __call__(self, instruction: Instruction) -> Example:
@@ -88,24 +100,72 @@ class Processor:
         Raises:
             DataError: as for one.
         """
+        made = self.whole(instructions)
+        return [
+            self._fitting(example, instruction, self._all, self.too_long) for example, instruction in zip(made, instructions, strict=True)
+        ]
+
+    def whole(self, instructions: Sequence[Instruction]) -> list[Example]:
+        """As :meth:`several`, however long they are.
+
+        Raises:
+            DataError: as for one, but for their length.
+        """
         for instruction in instructions:
             last = instruction.messages[-1]
             if last.role != "assistant" or not last.content.strip():
                 raise DataError(
                     f"Sample '{instruction.id}' has no answer to learn from: its last message must be the assistant's, and not empty."
                 )
-        return self._assemble(instructions, [self.template.render(instruction.messages) for instruction in instructions])
+        return self._assemble(instructions, [self._all(instruction) for instruction in instructions])
 
     def prompt(self, instruction: Instruction) -> Example:
-        """Tokenise up to where the last answer begins; what stands there as the answer does not matter."""
-        messages = instruction.messages
-        if messages[-1].role != "assistant":
-            messages = (*messages, Message("assistant", ""))
-        # A mark keeps the place of the answer even where it is empty.
-        pieces = self.template.render((*messages[:-1], Message("assistant", "@")))
-        last = max(i for i, piece in enumerate(pieces) if piece.supervised and not piece.literal)
-        [example] = self._assemble([instruction], [pieces[:last]])
+        """Tokenise up to where the last answer begins; what stands there as the answer does not matter.
+
+        Raises:
+            SampleTooLong: it is longer than ``max_length`` and is not to be cut, or cannot be.
+        """
+        if instruction.messages[-1].role != "assistant":
+            instruction = replace(instruction, messages=(*instruction.messages, Message("assistant", "")))
+        [example] = self._assemble([instruction], [self._asked(instruction)])
+        # What is asked is not left out as in training, for someone waits for the answer.
+        example = self._fitting(example, instruction, self._asked, "raise" if self.too_long == "raise" else "cut")
         return replace(example, labels=(IGNORE,) * len(example.ids))
+
+    def _all(self, instruction: Instruction) -> list[Piece]:
+        """The pieces of a conversation with its answer."""
+        return self.template.render(instruction.messages)
+
+    def _asked(self, instruction: Instruction) -> list[Piece]:
+        """The pieces of a conversation before its last answer."""
+        # A mark keeps the place of the answer even where it is empty.
+        pieces = self.template.render((*instruction.messages[:-1], Message("assistant", "@")))
+        last = max(i for i, piece in enumerate(pieces) if piece.supervised and not piece.literal)
+        return pieces[:last]
+
+    def _fitting(
+        self, example: Example, instruction: Instruction, render: Callable[[Instruction], list[Piece]], too_long: TooLong
+    ) -> Example:
+        """An example that is not longer than ``max_length``: as it is, or its longest texts cut until it fits.
+
+        Raises:
+            SampleTooLong: it is, and is not to be cut, or has no text left to cut.
+        """
+        length = len(example.ids)
+        while len(example.ids) > self.max_length:
+            text = max(instruction.texts, key=len, default="")
+            if too_long != "cut" or len(text) < SHORTEST:
+                way = "" if too_long == "cut" else ", or set model.too_long=cut"
+                raise SampleTooLong(
+                    f"Sample '{instruction.id}' has {length} tokens, more than model.max_length={self.max_length}"
+                    + (", and no text left to cut" if too_long == "cut" else "")
+                    + f"; raise it, lower task.max_chars or dataset.sampler.fanout{way}."
+                )
+            tokens = max(1, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+            excess = math.ceil((len(example.ids) - self.max_length) * len(text) / tokens)
+            instruction = instruction.shortened(text, max(0, min(len(text) - excess, len(text) - SHORTEST)))
+            [example] = self._assemble([instruction], [render(instruction)])
+        return example
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Token ids of an answer with the sign that ends it, exactly as in training."""
@@ -151,11 +211,6 @@ class Processor:
                 new = encoded[part.text, part.literal]
             ids += new
             labels += new if part is not None and part.supervised else [IGNORE] * len(new)
-        if len(ids) > self.max_length:
-            raise DataError(
-                f"Sample '{instruction.id}' has {len(ids)} tokens, more than model.max_length={self.max_length}; "
-                "raise it, or lower task.max_chars or dataset.sampler.fanout."
-            )
         return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=read)
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:

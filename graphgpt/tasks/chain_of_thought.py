@@ -132,6 +132,7 @@ class ChainOfThought(Task):
             messages=(Message("user", prompt), Message("assistant", answers[seed % len(answers)])),
             inputs=(subgraph.input(self.graph),) * prompt.count("<graph>"),
             truth=truth,
+            texts=(title, text),
             meta={"node": item, "subgraph": subgraph},
         )
 

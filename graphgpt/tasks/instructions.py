@@ -135,6 +135,7 @@ class Instructions(Task):
             messages=tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns)),
             inputs=tuple(GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs),
             truth=truth,
+            texts=tuple(part for turn in turns[:-1:2] for part in turn.split("<graph>")),
             meta={"record": record.number},
         )
 

@@ -106,6 +106,7 @@ class LinkPrediction(Task):
             messages=(Message("user", prompt), Message("assistant", self.candidates[truth])),
             inputs=partners(*(subgraph.input(self.graph) for subgraph in subgraphs)) if "<graph>" in prompt else (),
             truth=truth,
+            texts=(*titles, *texts),
             meta={"nodes": pair, "subgraphs": subgraphs, "pair": pair},
         )
 

@@ -36,11 +36,12 @@ class NodeClassification(Task):
         chance = float(torch.rand((), generator=generator(seed)))
         hidden = hide_text or (training and chance < self.config.text_dropout)
         names = self.graph.class_names
+        title, text = ("(hidden)",) * 2 if hidden else (self.cut(self.graph.title(item)), self.cut(self.graph.body(item)))
         prompt = self.fill(
             classes="; ".join(names),
             numbered=". ".join(f"{i}. {name}" for i, name in enumerate(names, start=1)),
-            title="(hidden)" if hidden else self.cut(self.graph.title(item)),
-            text="(hidden)" if hidden else self.cut(self.graph.body(item)),
+            title=title,
+            text=text,
         )
         subgraph = self.subgraph(item, seed)
         truth = int(self.graph.y[item])
@@ -49,6 +50,7 @@ class NodeClassification(Task):
             messages=(Message("user", prompt), Message("assistant", names[truth])),
             inputs=(subgraph.input(self.graph),) if "<graph>" in prompt else (),
             truth=truth,
+            texts=(title, text),
             meta={"node": item, "subgraph": subgraph},
         )
 

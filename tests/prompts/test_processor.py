@@ -1,5 +1,6 @@
 """From an instruction to token ids: placeholders, limits, and what is refused in which words."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphgpt.ablations import without_graph
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.llm import LLMConfig, load_tokenizer
 from graphgpt.prompts.instruction import Instruction, Message, Role
@@ -213,3 +214,35 @@ def test_shipped_tasks(name: str, graph: TextAttributedGraph, make_task: Callabl
     supervised = [label for label in example.labels if label != IGNORE]
     assert TOKENIZER.decode(supervised) == sample.messages[-1].content + "<|im_end|>"
     assert make_dataset_config().node in text_of(example)
+
+
+@given(st.integers(0, 120), st.integers(0, 400), st.integers(1, 9), st.integers(60, 300))
+def test_what_is_too_long_loses_text_and_nothing_else(title: int, body: int, tokens: int, limit: int) -> None:
+    """As an example with its answer and as a prompt: graph tokens, question and answer stay, and what fits is not touched."""
+    texts = ("t" * title + "|", " ".join(["word"] * (body // 5)) + "|")
+    asked = instruction(f"<graph> {texts[0]} and {texts[1]} Which?", "The answer", sizes=[tokens])
+    asked = dataclasses.replace(asked, texts=texts)
+    whole, cuts = processor(), processor(max_length=limit, too_long="cut")
+    for make in ("__call__", "prompt"):
+        before = getattr(whole, make)(asked)
+        try:
+            after = getattr(cuts, make)(asked)
+        except SampleTooLong as error:
+            assert f"model.max_length={limit}, and no text left to cut; raise it, " in str(error)
+            continue
+        assert len(after.ids) <= limit
+        assert (after == before) == (len(before.ids) <= limit)
+        assert after.ids.count(PATCH) == tokens and after.inputs == before.inputs
+        assert [label for label in after.labels if label != IGNORE] == [label for label in before.labels if label != IGNORE]
+        assert "Which?" in text_of(after)
+
+
+def test_a_prompt_is_cut_where_training_leaves_its_sample_out() -> None:
+    """Someone waits for the answer."""
+    asked = dataclasses.replace(instruction("x" * 300 + " Which?", "That"), texts=("x" * 300,))
+    skips = processor(max_length=100, too_long="skip")
+    with pytest.raises(SampleTooLong):
+        skips(asked)
+    assert len(skips.prompt(asked).ids) <= 100
+    with pytest.raises(SampleTooLong, match=r"or set model\.too_long=cut\.$"):
+        processor(max_length=100).prompt(asked)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -493,18 +494,69 @@ def test_a_loss_that_is_not_finite_stops_the_run(train: Train) -> None:
         train("runner.lr.projector=3e37", "runner.warmup=0")
 
 
-def test_a_sample_that_is_too_long_stops_the_run(train: Train) -> None:
+def test_samples_that_are_too_long_are_said_before_the_first_step(train: Train) -> None:
     sentence = (
-        r"^Sample 'n\d+' has \d+ tokens, more than model\.max_length=64; raise it, or lower task\.max_chars or dataset\.sampler\.fanout\.$"
+        r"^\d+ of 25 training samples are longer than model\.max_length=64; the longest, 'n\d+', has \d+ tokens\. Raise it, lower task\."
+        r"max_chars or dataset\.sampler\.fanout, or choose model\.too_long=cut \(texts .*\) or model\.too_long=skip \(samples .*\)\.$"
     )
     with pytest.raises(DataError, match=sentence):
         train("model.max_length=64")
 
 
-def test_a_sample_that_is_too_long_stops_the_run_in_a_worker_too(train: Train) -> None:
-    with pytest.raises(DataError) as caught:
-        train("model.max_length=64", "runner.workers=1")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_later_sample_that_is_too_long_stops_the_run(train: Train, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As neighbours drawn anew may make it; also in a worker, without its traceback."""
+    monkeypatch.setattr("graphgpt.runners.task_data.look_at_lengths", lambda *_: None)
+    sentence = r"^Sample 'n\d+' has \d+ tokens, more than model\.max_length=64; raise it, .*, or set model\.too_long=cut\.$"
+    with pytest.raises(DataError, match=sentence) as caught:
+        train("model.max_length=64", f"runner.workers={workers}")
     assert "Traceback" not in str(caught.value)
+
+
+LONG = [*STAGE2, "task.wording=constant_first", "runner.val_every=3", "runner.val_samples=4"]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Forty-two nodes; every third one has a text ten times as long as the others."""
+    folder = tmp_path_factory.mktemp("uneven")
+    given = csv_overrides(folder)
+    lines = (folder / "nodes.csv").read_text().splitlines()
+    lines[1:] = [line.replace("Of ", "About all sorts of " * (10 if i % 3 == 0 else 1), 1) for i, line in enumerate(lines[1:])]
+    (folder / "nodes.csv").write_text("\n".join([*lines, ""]))
+    return given
+
+
+def read_lengths(experiment: ExperimentConfig) -> list[int]:
+    """Tokens of every training sample, however long."""
+    task = build_task(experiment)
+    model = build_model(experiment, task)
+    items = task.items("train").tolist()
+    return [len(one.ids) for one in model.processor.whole([task.instruction(item, seed=0, training=False) for item in items])]
+
+
+def test_long_texts_are_cut_or_samples_left_out(
+    train: Train, uneven: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lengths = read_lengths(check_command_line(ExperimentConfig, "train", [*uneven, *LONG]))
+    limit = (min(lengths) + max(lengths)) // 2
+    long = sum(length > limit for length in lengths)
+    assert 0 < long < len(lengths)
+    seen: list[Any] = []
+    losses = GraphLLM.losses
+    monkeypatch.setattr(GraphLLM, "losses", lambda self, batch: seen.append(batch) or losses(self, batch))
+    for choice, word in (("cut", "cut"), ("skip", "left out")):
+        seen.clear()
+        with caplog.at_level("INFO", logger="graphgpt.runners"):
+            done = train(*uneven, *LONG, f"model.max_length={limit}", f"model.too_long={choice}", "runner.max_steps=12")
+        [told] = [record.message for record in caplog.records if record.message.startswith("Lengths: ")]
+        assert re.search(rf"the longest of 25 training samples has \d+ tokens, [1-9]\d* of them are too long and (are )?{word}; ", told), (
+            told
+        )
+        assert len(done.lines) == 12 + 4
+        assert {len(batch.ids) for batch in seen[:3]} == {2}
+        assert all(done.model.processor.max_length == limit and batch.num_tokens <= 2 * limit for batch in seen[:3])
+        caplog.clear()
 
 
 def test_workers_change_nothing(train: Train) -> None:
