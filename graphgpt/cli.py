@@ -10,10 +10,10 @@ from graphgpt import __version__
 from graphgpt.chat import add_parser as add_chat_parser
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
-from graphgpt.config_files import CONFIG_DIR, config_groups
+from graphgpt.config_files import CONFIG_DIR, OWN, PACKAGES, add_config_dir_option, config_groups, describe, is_own, with_folders
 from graphgpt.data_cli import add_parser as add_data_parser
-from graphgpt.errors import GraphGPTError, nearest, user_errors
-from graphgpt.installation import typed
+from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.outermost import user_errors
 from graphgpt.registry import add_plugins_option, load_plugins
 from graphgpt.runs_cli import add_parser as add_runs_parser
 from graphgpt.sweep_cli import add_parser as add_sweep_parser
@@ -37,9 +37,11 @@ def main(arguments: list[str] | None = None) -> None:
     ls.add_argument("kind", nargs="?", help="a config group such as model/tower, or its last part")
     cp = commands.add_parser("cp", help="copy a shipped config file, to change it")
     cp.add_argument("source", help="such as experiment/stage1")
-    cp.add_argument("target", type=Path, help="file to write; never overwrites")
+    cp.add_argument("target", type=Path, nargs="?", help=f"file to write, its name alone, or nothing for {OWN}/SOURCE; never overwrites")
     check = commands.add_parser("check", help="pre-flight: everything that can be seen before training")
     check.add_argument("overrides", nargs="*", help="as for graphgpt train, such as experiment=stage1")
+    for parser_of_configs in (ls, check):
+        add_config_dir_option(parser_of_configs)
     join = commands.add_parser("gather", help="join the shards of an evaluation into one run folder")
     join.add_argument("folders", nargs="+", type=Path, help="run folders of graphgpt evaluate shard=1/n, shard=2/n, ...")
     join.add_argument("--out", type=Path, help="folder to make; a dated one beside the first unless given")
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         start(*arguments)
         return
     options = parser.parse_args(arguments)
-    with user_errors():
+    with user_errors(), with_folders(getattr(options, "config_dir", [])):
         if plugins := getattr(options, "plugins", None):
             load_plugins(plugins)
         if options.command == "ls":
@@ -115,35 +117,42 @@ def list_options(kind: str | None) -> None:
     for group, files in wanted.items():
         table = Table("option", "what it is", title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for path in files:
-            table.add_row(path.stem, describe(path))
+            table.add_row(path.stem, f"yours: {describe(path)}" if is_own(path) else describe(path))
         Console().print(table, "")
 
 
-def describe(path: Path) -> str:
-    """The first comment line of a config file that is neither a directive nor a command."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = line.lstrip("# ").strip()
-        if line.startswith("#") and not text.startswith(("@package", "python ")):
-            return text
-    return ""
-
-
-def copy_config(source: str, target: Path) -> None:
+def copy_config(source: str, target: Path | None) -> None:
     """Copy a shipped config file.
+
+    Args:
+        source: Such as ``experiment/stage1``.
+        target: File to write; a name alone, or None, stands for one beside the user that every command finds.
 
     Raises:
         GraphGPTError: there is no such file, or the target exists.
     """
-    path = CONFIG_DIR / f"{source.removesuffix('.yaml')}.yaml"
+    source = source.removesuffix(".yaml")
+    path = CONFIG_DIR / f"{source}.yaml"
     if not path.is_file():
         known = [str(file.relative_to(CONFIG_DIR).with_suffix("")) for file in CONFIG_DIR.rglob("*.yaml")]
         raise GraphGPTError(f"There is no config '{source}'. {nearest(source, known)}")
+    group, _, name = source.rpartition("/")
+    if target is None or target.parent == Path():
+        target = Path(OWN) / group / (target or Path(name)).with_suffix(".yaml")
     if target.exists():
         raise GraphGPTError(f"{target} exists already; choose another name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
-    group = source.rpartition("/")[0]
-    print(f"Wrote {target}. Put it into a folder DIR/{group}/ and use it: {typed('train')} --config-dir DIR {group}={target.stem}")
+    if target.parent == Path(OWN) / group:
+        print(f"Wrote {target}, which is found from here: {choice(group, target.stem)}")
+    else:
+        print(f"Wrote {target}. Put it into {OWN}/{group}/, or DIR/{group}/ and say --config-dir DIR: {choice(group, target.stem)}")
+
+
+def choice(group: str, name: str) -> str:
+    """What chooses a config file on a command line: of ``experiment`` the folders below are part of the name."""
+    first, _, below = group.partition("/")
+    return f"{first}={below}/{name}" if first in PACKAGES and below else f"{group}={name}"
 
 
 def show_environment() -> None:

@@ -5,11 +5,14 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterable, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, read_experiment
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
@@ -22,6 +25,7 @@ from graphgpt.schema import MISSING
 from graphgpt.untrusted import leads_out
 
 if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
 #: The value of ``resume`` that looks for the run to go on in.
@@ -34,14 +38,19 @@ class CommandLine(Generic[C]):
 
     configs: list[C]
     """One for each run that it asks for: of a sweep, one per combination of values."""
+    arguments: list[str]
+    """The overrides in Hydra's grammar."""
     swept: list[str]
-    """The arguments that a sweep is written in, and what a file sweeps over."""
+    """Those of them that a sweep is written in, and what a file sweeps over."""
     hydra: DictConfig
     """Hydra's own settings, as the first run has them: launcher, sweeper, where a sweep goes."""
 
 
 #: Of a larger sweep not every combination is composed before it starts, but every value, beside the first ones of the other keys.
 MOST_COMBINATIONS = 64
+
+#: Bytes of a run's name: file systems take 255, and what a run makes adds to it.
+LONGEST_NAME = 100
 
 #: Hydra's plugins that we know, with the extra that installs each.
 PLUGIN_EXTRAS = {
@@ -71,36 +80,29 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
     Args:
         cls: Schema of the root.
         config_name: ``train`` or ``evaluate``.
-        arguments: Overrides, also with several values (``seed=0,1``, ``range(1, 4)``, ``interval(0, 1)``).
+        arguments: Overrides as the user types them, also with several values (``seed=0,1``, ``range(1, 4)``, ``interval(0, 1)``).
 
     Raises:
         ConfigError: all problems at once.
     """
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    register_resolvers()
     problems: list[str] = []
     values: dict[str, list[str]] = {}
     swept: list[str] = []
-    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
-        parser, loader = OverridesParser.create(), GlobalHydra.instance().config_loader()
+    with _hydra() as loader:
+        arguments = _readable(config_name, arguments, problems)
 
         def read(argument: str) -> None:
+            override = _parsed(argument)
+            override.config_loader = loader  # knows what a glob finds
             try:
-                override = parser.parse_override(argument)
-                override.config_loader = loader  # knows what a glob finds
-                key = override.key_or_group
                 found = _swept_values(override) if override.is_sweep_override() else None
             except HydraException as unreadable:
-                problems.append(f"'{argument}': cannot be read as key=value ({first_line(unreadable)}).")
+                problems.append(f"'{argument}': cannot be read ({first_line(unreadable)}).")
                 return
-            if not key or (is_group(key) and found is None and not _is_choice(override.value())):
-                problems.append(f"'{argument}': cannot be read as key=value or group=option.")
-            elif "/" in key and not key.startswith("hydra/") and key not in (groups := config_groups()):
-                problems.append(f"{key}: there is no such group of configs. {nearest(key, groups)}")
+            if problem := _misplaced(argument, override):
+                problems.append(problem)
             elif found is not None and not found:
                 problems.append(f"'{argument}': gives no value at all.")
             else:
@@ -113,6 +115,10 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
             read(argument)
         start = [choices[0] for choices in values.values()]
         first = _compose(config_name, start, problems)
+        for argument in arguments:
+            if (key := argument.partition("=")[0]) in ("hydra.run.dir", "hydra.sweep.dir"):
+                with resolving(first):
+                    OmegaConf.select(first, key)
         for key, text in (first.hydra.sweeper.get("params") or {}).items():
             if key not in values:  # what a file sweeps over, unless the command line says otherwise
                 read(f"{key}={text}")
@@ -122,12 +128,14 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
     configs = []
     for chosen, composed in runs:
         try:
-            configs.append(read_composed(cls, _without_hydra(composed), chosen))
+            config = read_composed(cls, _without_hydra(composed), chosen)
+            problems += _name_problems(config.name)
+            configs.append(config)
         except ConfigError as more:
             problems += more.problems
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    return CommandLine(configs, swept, first.hydra)
+    return CommandLine(configs, [*arguments], swept, first.hydra)
 
 
 def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:
@@ -136,14 +144,144 @@ def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: a choice does not exist, or Hydra cannot read an argument.
     """
-    from hydra import initialize_config_dir
-
     problems: list[str] = []
-    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
-        composed = _compose(config_name, [*map(addable, arguments)], problems)
+    with _hydra():
+        composed = _compose(config_name, [*map(addable, _readable(config_name, arguments, problems))], problems)
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return _without_hydra(composed)
+
+
+def _name_problems(name: str) -> list[str]:
+    """What keeps a run's name from being a folder's."""
+    if not name.strip() or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name):
+        return [f"name: {name!r} is to be part of the run folder's name; leave slashes and control characters out, such as name=mine."]
+    if (length := len(os.fsencode(name))) > LONGEST_NAME:
+        return [f"name: '{name[:20]}...' has {length} bytes, but names the run's folder; expected at most {LONGEST_NAME}."]
+    return []
+
+
+@contextlib.contextmanager
+def _hydra() -> "Iterator[ConfigLoader]":
+    """Hydra, ready to compose our config files and the user's."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_resolvers()
+    state = GlobalHydra.instance()
+    around, state.hydra = state.hydra, None  # of the program, if this is one of Hydra's jobs
+    try:
+        with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
+            yield state.config_loader()
+    finally:
+        state.hydra = around
+
+
+# One argument
+
+
+def _parsed(argument: str) -> "Override":
+    """Hydra's reading of an argument.
+
+    Raises:
+        HydraException: it is none.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(argument)
+
+
+def _readable(config_name: str, arguments: Sequence[str], problems: list[str]) -> list[str]:
+    """The arguments in Hydra's grammar, those left out that cannot be read: of each, ``problems`` gets to know why.
+
+    ``experiment=null`` is left out as well, with what chose an experiment before it: Hydra has no word for no choice.
+    """
+    defaults = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").defaults
+    optional = {group for entry in defaults if isinstance(entry, DictConfig) for group, chosen in entry.items() if chosen is None}
+    found: list[str] = []
+    for argument in arguments:
+        try:
+            readable = in_grammar(argument)
+        except ConfigError as unreadable:
+            problems += unreadable.problems
+            continue
+        group, _, value = readable.partition("=")
+        if group in optional and value == "null":
+            found = [other for other in found if other.partition("=")[0] != group]
+        else:
+            found.append(readable)
+    return found
+
+
+#: A value that begins so is meant for Hydra: a list, a mapping, a text in quotes, a function.
+_STRUCTURED = re.compile(
+    r"""\s*(?:[\[{'"]|(?:choice|range|interval|glob|sort|shuffle|tag|extend_list|json_str|int|float|str|bool)\()|.*(?<!\\)\$\{"""
+)
+
+
+def in_grammar(argument: str) -> str:
+    """An argument in Hydra's grammar, which wants quotes around much that is plain to people: ``dataset.category=thème``.
+
+    What Hydra reads is left as it is, but for Python's word ``None``, which is null.
+
+    Raises:
+        ConfigError: it cannot be read; the message says what to type.
+    """
+    from hydra.errors import HydraException
+
+    key, equals, value = argument.partition("=")
+    if value == "None":
+        return f"{key}={'none' if 'none' in options(key.lstrip('+')) else 'null'}"
+    if key in ("hydra.run.dir", "hydra.sweep.dir") and value.startswith("~"):
+        value = str(Path(value).expanduser())
+        argument = f"{key}={value}"
+    try:
+        _parsed(argument)
+        return argument
+    except HydraException as error:
+        refusal = first_line(error)
+    if not equals or not re.fullmatch(r"[\w.@/+~-]+", key, re.ASCII):
+        raise ConfigError([f"'{argument}': cannot be read as key=value ({refusal})."])
+    text = f"{key}={quoted(value)}"
+    if _STRUCTURED.match(value):
+        raise ConfigError([f"'{argument}': cannot be read as key=value ({refusal}); if it is all one text, type {_in_shell(text)}"])
+    if "," in value:
+        several = f"{key}={','.join(quoted(part) for part in value.split(','))}"
+        choice = f"type {_in_shell(text)} for one text, {_in_shell(several)} for several"
+        raise ConfigError([f"'{argument}': a comma stands between values of a sweep; {choice}."])
+    return text
+
+
+def quoted(value: str) -> str:
+    """A text as a value of Hydra's command line, whatever is in it."""
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        return value
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # only those backslashes are special that stand before a quote
+    trailing = escaped[len(escaped.rstrip("\\")) :]
+    return f"'{escaped}{trailing}'"
+
+
+def _in_shell(argument: str) -> str:
+    """An argument as it is typed into a shell."""
+    return f'"{argument}"' if not re.search(r"[\"$`\\!]", argument) else shlex.quote(argument)
+
+
+def _misplaced(argument: str, override: "Override") -> str | None:
+    """What is wrong with where an argument puts its value: a group that is none, a choice that is written as a value, ..."""
+    key, value = override.key_or_group, override.value()
+    groups = config_groups()
+    if not key or (is_group(key) and not override.is_sweep_override() and not _is_choice(value)):
+        return f"'{argument}': cannot be read as key=value or group=option."
+    if "/" in key and not key.startswith("hydra/") and key not in groups and not override.is_delete():
+        return f"{key}: there is no such group of configs. {nearest(key, groups)}"
+    if is_group(key) and isinstance(value, str) and "${" in value:
+        return f"{key}: '{value}' is no option. Known: {', '.join(options(key))}."
+    path = key.replace(".", "/")
+    if path in groups and "." in key and isinstance(value, str):
+        return f"{key}: is chosen with a slash, {path}={value}."
+    if value is None and key in groups and key not in ("logger", "callbacks") and not override.is_delete():
+        return f"{key}: needs one of {', '.join(path.stem for path in groups[key])}; null is none of them."
+    return None
 
 
 def _swept_values(override: "Override") -> list[str]:
@@ -157,12 +295,10 @@ def _swept_values(override: "Override") -> list[str]:
 
 def read_sweeps(arguments: Sequence[str]) -> "list[Override]":
     """Hydra's reading of arguments that sweep, also of a glob, which asks what files there are."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    with initialize_config_dir(str(CONFIG_DIR.resolve()), version_base="1.3"):
-        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([*arguments])
+    with _hydra() as loader:
+        return OverridesParser.create(loader).parse_overrides([*arguments])
 
 
 def _combinations(choices: list[list[str]]) -> Iterable[list[str]]:
@@ -191,7 +327,9 @@ def _compose(config_name: str, overrides: Sequence[str], problems: list[str]) ->
             if name in plugins:
                 problems.append(f"{group}: '{name}' is not installed: pip install 'graphgpt[{plugins[name]}]'.")
             else:
-                problems.append(f"{group}: there is no '{name}'. {nearest(name, [*options(group), *plugins])}")
+                below = [option for option in options(group) if option.startswith(f"{name}/")]
+                hint = f"It is a folder of them: {', '.join(below)}." if below else nearest(name, [*options(group), *plugins])
+                problems.append(f"{group}: there is no '{name}'. {hint}")
             if place is None:
                 raise ConfigError(dict.fromkeys(problems)) from error
             others = [other for other in _choices(overrides[place]) if other != name]
@@ -221,7 +359,7 @@ def _is_choice(value: Any) -> bool:
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    return OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])  # type: ignore[misc]
 
 
 def addable(override: str) -> str:
@@ -269,9 +407,41 @@ def _completed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    with resolving(composed):
+        data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     assert isinstance(data, dict)
     return {str(key): value for key, value in data.items() if key != "hydra"}
+
+
+@contextlib.contextmanager
+def resolving(composed: DictConfig) -> Iterator[None]:
+    """Within the block, a value that refers to what is not there is told in a sentence, and what the system refuses as such.
+
+    Raises:
+        ConfigError: there is such a value.
+    """
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError([_unresolved(composed, error)]) from error
+
+
+def _unresolved(composed: DictConfig, error: OmegaConfBaseException) -> str:
+    """The sentence about a value such as ``${foo.bar}`` that refers to nothing."""
+    found: Any = OmegaConf.to_container(composed, resolve=False)
+    key = error.full_key or ""
+    for part in re.findall(r"[^.\[\]]+", key.removeprefix("hydra.") if "hydra" not in found else key):
+        found = found[int(part) if isinstance(found, list) else part]
+    literal = f"{key}={str(found).replace('${', chr(92) + '${')}"
+    return (
+        f"{key}: in '{found}', ${{...}} stands for the value of another key, and that cannot be found ({first_line(error)}); "
+        f"for the characters themselves, type {shlex.quote(literal)}"
+    )
 
 
 def _interrupted(data: dict[str, Any]) -> str | None:
@@ -341,7 +511,10 @@ def _can_be_longer(folder: Path, before: Any, now: Any) -> None:
 
 
 def register_resolvers() -> None:
-    """The interpolations that our config files use."""
+    """Tell Hydra about our config files, and OmegaConf about the interpolations in them."""
+    from graphgpt.config_source import register
+
+    register()
     # Cached by the configuration that asks: what it makes is made once.
     OmegaConf.register_new_resolver("graphgpt.run_dir", _run_dir, replace=True, use_cache=True)
     # OmegaConf's own ??? does not override a value that is there; this does.

@@ -11,8 +11,8 @@ import yaml
 
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, plain_settings
-from graphgpt.errors import user_errors
 from graphgpt.installation import CHECKOUT, program, typed
+from graphgpt.outermost import user_errors
 
 #: Where its runs go.
 ROOT = CHECKOUT or Path.cwd()

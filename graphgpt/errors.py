@@ -1,11 +1,7 @@
 """What a user can get wrong, said in one sentence."""
 
-import contextlib
 import difflib
-import os
-import sys
 from collections.abc import Iterable
-from typing import Any
 
 
 class GraphGPTError(Exception):
@@ -66,20 +62,3 @@ def first_line(error: BaseException) -> str:
     """What another library's exception says, in one line: its first, or its class's name when it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-class user_errors(contextlib.ContextDecorator):
-    """Shows a user's mistake as its sentence and leaves with exit code 2, or 130 when asked to stop. Also a decorator."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            print("Interrupted.", file=sys.stderr)
-            sys.exit(130)
-        if isinstance(error, Interrupted) and os.environ.get("LOCAL_RANK", "0") != "0":
-            sys.exit(0)  # one process speaks for all, and none of them died
-        if isinstance(error, GraphGPTError):
-            print(error, file=sys.stderr)
-            sys.exit(130 if isinstance(error, Interrupted) else 2)

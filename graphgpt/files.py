@@ -64,13 +64,23 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     An older folder of that name is replaced only then. Of several processes that make the same folder, the last one's stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with _refused_as(folder):
+        tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield tmp
         tmp.chmod(0o755)
         _replace(folder, tmp)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _refused_as(path: Path) -> Iterator[None]:
+    """What the system refuses to make for a moment is told by the name that it would get."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _replace(folder: Path, new: Path) -> None:
@@ -89,7 +99,8 @@ def _replace(folder: Path, new: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, tmp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with _refused_as(path):
+        handle, tmp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

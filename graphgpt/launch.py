@@ -1,5 +1,6 @@
 """How the programs start: a command line checked as a whole, a run folder that says how the run went, sweeps that remember."""
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -21,18 +22,21 @@ from graphgpt.command_line import (
     AUTO,
     CommandLine,
     addable,
+    check_command_line,
     compose_unchecked,
+    quoted,
     read_command_line,
-    read_composed,
     read_sweeps,
     register_resolvers,
+    resolving,
 )
 from graphgpt.compatibility import metric_problems, run_problems
 from graphgpt.config import C, ExperimentConfig, plain_settings
-from graphgpt.config_files import config_groups
-from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean, user_errors
+from graphgpt.config_files import OWN, config_groups, own_folders, with_folders
+from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import typed
+from graphgpt.outermost import user_errors
 from graphgpt.processors import processors, threads
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, holds_results, objective, run_state
@@ -48,6 +52,10 @@ MULTIRUN = ("-m", "--multirun")
 HELP = ("-h", "--help")
 
 
+#: The configuration of the one run that this process was started for; of a sweep, each run reads its own command line.
+_checked: list[Any] = []
+
+
 class OtherRun(GraphGPTError):
     """A sweep came upon a run of another one in its folder."""
 
@@ -55,33 +63,98 @@ class OtherRun(GraphGPTError):
 def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> None:
     """Run a Hydra program after its command line was checked; a user's mistake ends in exit code 2 and no traceback.
 
-    Hydra's own flags (``--cfg``, ``--info``, another config folder) go to Hydra unchecked.
+    Hydra's own flags (``--info``, ``--cfg hydra``) go to Hydra unchecked.
     """
-    register_resolvers()
-    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
-    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     with user_errors():
-        if flags and set(flags) <= set(MULTIRUN):
-            _launch_sweep(program, cls, config_name, overrides)
-            return
-        if flags and set(flags) <= set(HELP):
-            print(help_text(program, config_name, overrides))
-            return
-        if not flags:
-            line = read_command_line(cls, config_name, overrides)
-            if line.swept:
-                raise ConfigError([f"{argument}: several values make a sweep; start it with -m." for argument in line.swept])
-            [config] = line.configs
-            # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
-            if isinstance(config, ExperimentConfig) and (problems := run_problems(config)):
-                raise ConfigError(problems)
-            _check_folder(line, overrides, config.resume)
-            if f"resume={AUTO}" in overrides and isinstance(config, ExperimentConfig):
-                print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
-                others = [override for override in overrides if override != f"resume={AUTO}"]
-                overrides = [f"resume={config.resume}"] if config.resume else others
-            sys.argv[1:] = [*map(addable, overrides)]
+        arguments = read_arguments(sys.argv[1:])
+        flags, overrides = set(arguments.flags), arguments.overrides
+        with with_folders(arguments.folders):
+            if flags & {*HELP}:
+                print(help_text(program, config_name, overrides))
+            elif flags & {*MULTIRUN}:
+                _launch_sweep(program, cls, config_name, overrides, arguments.folders)
+            elif arguments.shows == "job":
+                print(OmegaConf.to_yaml(plain_settings(check_command_line(cls, config_name, overrides))), end="")
+            elif arguments.shows:
+                register_resolvers()
+                program()
+            else:
+                _launch_run(program, cls, config_name, overrides)
+
+
+def _launch_run(program: Callable[[], None], cls: type[Any], config_name: str, overrides: Sequence[str]) -> None:
+    """A single run."""
+    line: CommandLine[Any] = read_command_line(cls, config_name, overrides)
+    if line.swept:
+        raise ConfigError([f"{argument}: several values make a sweep; start it with -m." for argument in line.swept])
+    [config] = line.configs
+    # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
+    if isinstance(config, ExperimentConfig) and (problems := run_problems(config)):
+        raise ConfigError(problems)
+    _check_folder(line, overrides, config.resume)
+    arguments = line.arguments
+    if f"resume={AUTO}" in arguments and isinstance(config, ExperimentConfig):
+        print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
+        others = [argument for argument in arguments if argument != f"resume={AUTO}"]
+        arguments = [f"resume={quoted(config.resume)}"] if config.resume else others
+    # Here, for Hydra would show a traceback where it cannot be made.
+    with resolving(line.hydra):
+        folder = Path(str(line.hydra.run.dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    others = [argument for argument in arguments if not argument.startswith("hydra.run.dir=")]
+    sys.argv[1:] = [*map(addable, others), f"hydra.run.dir={quoted(str(folder))}"]
+    _checked[:] = [config]
+    try:
         program()
+    finally:
+        _checked.clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A command line, sorted."""
+
+    overrides: list[str]
+    flags: list[str]
+    folders: list[str]
+    """Of ``--config-dir``."""
+    shows: str | None
+    """What Hydra or we are to show instead of running."""
+
+
+def read_arguments(arguments: Sequence[str]) -> Arguments:
+    """Sort the arguments of a program.
+
+    Raises:
+        ConfigError: there is no such flag.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flags in (HELP, MULTIRUN, ("--resolve",)):
+        parser.add_argument(*flags, action="append_const", const=flags[-1], dest="flags")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    # Hydra's own, which it gets as they are.
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    parser.add_argument("--hydra-help", action="store_const", const="help")
+    parser.add_argument("--shell-completion", "-sc", action="store_const", const="completion")
+    try:
+        known, others = parser.parse_known_args([*arguments])
+    except argparse.ArgumentError as error:
+        raise ConfigError([f"{error}."]) from error
+    if unknown := [other for other in others if other.startswith("-")]:
+        raise ConfigError([_unknown_flag(flag) for flag in unknown])
+    shows = "hydra" if known.package else known.cfg or known.info or known.hydra_help or known.shell_completion
+    return Arguments(others, known.flags or [], known.config_dir, shows)
+
+
+def _unknown_flag(flag: str) -> str:
+    name, equals, value = flag.lstrip("-").partition("=")
+    if name in ("config-path", "config-name", "cp", "cn"):
+        return f"{flag}: config files of your own lie in {OWN}/ beside you, or in a folder named by --config-dir."
+    if flag.startswith("--") and re.match(r"[a-z]", name):
+        return f"{flag}: is no flag; settings are written without dashes, {name.replace('-', '_')}={value if equals else '...'}."
+    return f"{flag}: is no flag; there are -m, --help, --cfg job, --config-dir DIR, and Hydra's (--hydra-help)."
 
 
 def _check_folder(line: CommandLine[Any], overrides: Sequence[str], resume: str | None) -> None:
@@ -136,8 +209,15 @@ def run(cls: type[C]) -> Callable[[Callable[[C, Path], None]], Callable[[DictCon
 
             register_resolvers()  # a launcher's process knows nothing of this one's
             with user_errors():
-                swept = HydraConfig.get().mode == RunMode.MULTIRUN
-                return _run(program, lambda: read_composed(cls, composed, command_line()), run_folder(), swept=swept)
+                hydra = HydraConfig.get()
+                swept = hydra.mode == RunMode.MULTIRUN
+
+                def read() -> C:
+                    # What Hydra composed is not looked at: there is one reading of a command line.
+                    found: C = _checked[0] if _checked else check_command_line(cls, str(hydra.job.config_name), command_line())
+                    return found
+
+                return _run(program, read, run_folder(), swept=swept)
 
         return main
 
@@ -209,7 +289,7 @@ def _join_processes() -> None:
 # Sweeps: -m
 
 
-def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, overrides: Sequence[str]) -> None:
+def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, overrides: Sequence[str], folders: Sequence[str]) -> None:
     """Run a sweep by Hydra's sweeper and launcher, then compare its runs."""
     from graphgpt.runs_page import PAGE, show, write_page
 
@@ -228,8 +308,9 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
         folder = Path(str(line.hydra.sweep.dir))
         if not any(override.startswith("hydra.sweep.dir=") for override in overrides):
             folder = new_folder(folder)
-    others: list[str] = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
-    write_json(folder / SWEEP, {"program": config_name, "overrides": others})
+    started = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
+    write_json(folder / SWEEP, {"program": config_name, "overrides": started} | ({"folders": [*folders]} if folders else {}))
+    others: list[str] = [argument for argument in line.arguments if not argument.startswith("hydra.sweep.dir=")]
     # Hydra takes seed and ++seed for two keys: what replaces a value of a file's sweep is left as it is.
     replaced = line.hydra.sweeper.get("params") or {}
     added: list[str] = [one if one.partition("=")[0] in replaced else addable(one) for one in [*others, *_threads(line)]]
@@ -242,6 +323,8 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
             print(f"To go on with the sweep: {go_on}", file=sys.stderr)
         raise
     runs = find_runs(folder)
+    if not runs and any(folder.glob(f"*/{ERROR}")):
+        raise GraphGPTError(f"No run of the sweep came so far as to begin; each says why in {folder}/*/{ERROR}.")
     show(runs, folder)
     write_page(compare(runs), folder, folder / PAGE)
     print(f"Page: {folder / PAGE}")
@@ -266,7 +349,8 @@ def _resumed_sweep(overrides: Sequence[str], config_name: str) -> tuple[list[str
         for file in sorted(Path("multirun").rglob(SWEEP), key=lambda path: path.parent.name, reverse=True):
             runs = find_runs(file.parent)
             complete = bool(runs) and all(one.state == FINISHED for one in runs)
-            if not complete and read_sweep(file.parent) == {"program": config_name, "overrides": others}:
+            earlier = read_sweep(file.parent)
+            if not complete and (earlier["program"], earlier["overrides"]) == (config_name, others):
                 print(f"resume={AUTO}: going on with {file.parent}")
                 return others, file.parent
         print(f"resume={AUTO}: nothing to go on with, a new sweep")
@@ -300,6 +384,10 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         raise GraphGPTError(f"{folder} is no sweep's folder: it has no {SWEEP}. {did_you_mean(str(folder), known)}".strip()) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphGPTError(f"{file} cannot be read: {error}") from error
+    # Named by the user and not by a file: what lies there may name modules to import.
+    found_here = set(map(str, own_folders()))
+    if missing := [one for one in data.get("folders", []) if str(Path(one).expanduser().absolute()) not in found_here]:
+        raise GraphGPTError(f"{folder} was started with --config-dir {missing[0]}; say it here too.")
     found: dict[str, Any] = data
     return found
 
@@ -379,12 +467,3 @@ def _threads(line: CommandLine[Any]) -> list[str]:
     key = "runner.threads" if isinstance(line.configs[0], ExperimentConfig) else "threads"
     settings = flat(plain_settings(line.configs[0]))
     return [f"{key}={threads(at_once=at_once)}"] if key in settings and settings[key] is None else []
-
-
-def quoted(value: str) -> str:
-    """A text as a value of Hydra's command line, whatever is in it."""
-    if re.fullmatch(r"[\w./-]+", value):
-        return value
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # only those backslashes are special that stand before a quote
-    trailing = escaped[len(escaped.rstrip("\\")) :]
-    return f"'{escaped}{trailing}'"

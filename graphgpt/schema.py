@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
 from graphgpt.errors import GraphGPTError, did_you_mean, nearest
+from graphgpt.words import our_word
 
 T = TypeVar("T")
 
@@ -208,7 +209,9 @@ def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
     at = ".".join(filter(None, [key, *loc]))
     kind, value = detail["type"], detail["input"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{at}: unknown key. {nearest(loc[-1], _field_names(cls, loc[:-1]), at.removesuffix(loc[-1]))}"
+        names = _field_names(cls, loc[:-1])
+        ours = our_word(at, evaluation=not key and "checkpoint" in names and not loc[:-1])
+        return f"{at}: unknown key. {ours or nearest(loc[-1], names, at.removesuffix(loc[-1]))}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return _must_be_given(at)
     if kind == "literal_error":

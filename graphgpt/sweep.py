@@ -27,13 +27,13 @@ from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
-from graphgpt.command_line import CommandLine, read_command_line, read_sweeps
+from graphgpt.command_line import CommandLine, quoted, read_command_line, read_sweeps
 from graphgpt.compatibility import metric_problems, unknown_metric
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import program, typed
-from graphgpt.launch import SWEEP, check_started, quoted, read_sweep
+from graphgpt.launch import SWEEP, check_started, read_sweep
 from graphgpt.processors import threads
 from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
@@ -69,6 +69,8 @@ class SweepConfig:
     """How they are chosen."""
     parallel: int = Field(default=1, ge=1)
     """Runs at once."""
+    folders: list[str] = Field(default_factory=list)
+    """More folders with config files of the user's own."""
     prune: int | None = Field(default=None, ge=1)
     """From so many finished trials on, stop runs that are worse than the median; null stops none."""
 
@@ -101,7 +103,7 @@ def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | Non
     if resume is not None:
         check_started(resume, config.overrides)
     line = read_command_line(ExperimentConfig, "train", config.overrides)
-    space = Space.read(line, config.overrides)
+    space = Space.read(line)
     _check(line, config, space)
     folder = resume or out or Path("multirun") / line.configs[0].name / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
     if out is not None and folder.exists():
@@ -196,7 +198,7 @@ class Space:
     seeds: list[str]
 
     @classmethod
-    def read(cls, line: CommandLine[ExperimentConfig], overrides: Sequence[str]) -> "Space":
+    def read(cls, line: CommandLine[ExperimentConfig]) -> "Space":
         """From a command line that was checked.
 
         Raises:
@@ -208,7 +210,7 @@ class Space:
         seeds = axes.pop("seed", None)
         if seeds is not None and seeds.values is None:
             raise ConfigError(["seed: each setting is trained with every seed, so they must be listed, such as seed=0,1,2."])
-        fixed = [override for override in overrides if override not in line.swept]
+        fixed = [argument for argument in line.arguments if argument not in line.swept]
         return cls(fixed, axes, [str(seed) for seed in seeds.values or ()] if seeds else [])
 
     @property
@@ -501,7 +503,8 @@ class Sweep:
         best = self.study.best_trial
         command = self.space.command(best.params, None if not self.space.seeds else self.space.seeds[0])
         self.console.print(Text(f"\nBest: trial {best.number}, {self.config.metric} {number(best.value)}"))
-        self.console.print(Text(f"  {typed('train', *command)}"))
+        own = [word for one in self.config.folders for word in ("--config-dir", one)]
+        self.console.print(Text(f"  {typed('train', *own, *command)}"))
 
 
 def _place(trial: "Trial | FrozenTrial") -> str:

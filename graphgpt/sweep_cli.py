@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from graphgpt.config_files import add_config_dir_option
 from graphgpt.registry import add_plugins_option
 
 
@@ -33,6 +34,7 @@ def add_parser(commands: Any) -> None:
     sweep.add_argument("--out", metavar="FOLDER", type=Path, help="folder to make (default: a dated one in multirun/)")
     sweep.add_argument("--resume", metavar="FOLDER", type=Path, help="go on with an interrupted sweep, or add trials to a finished one")
     add_plugins_option(sweep)
+    add_config_dir_option(sweep)
     sweep.set_defaults(run=run)
 
 
@@ -42,4 +44,6 @@ def run(options: argparse.Namespace) -> None:
 
     names = ("metric", "direction", "trials", "sampler", "parallel", "prune")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if options.config_dir and options.resume is None:
+        given["folders"] = options.config_dir
     sweep(options.overrides, given, out=options.out, resume=options.resume)

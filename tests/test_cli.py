@@ -10,8 +10,8 @@ import pytest
 import yaml
 from helpers import csv_overrides
 
-from graphgpt.cli import describe, main
-from graphgpt.config_files import CONFIG_DIR
+from graphgpt.cli import choice, main
+from graphgpt.config_files import CONFIG_DIR, describe
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -96,7 +96,7 @@ def test_cp(run: Run, tmp_path: Path, source: str) -> None:
     assert target.read_bytes() == (CONFIG_DIR / f"{name}.yaml").read_bytes()
     group = name.rpartition("/")[0]
     assert out.startswith(f"Wrote {target}.")
-    assert f"{group}=mine" in out
+    assert f"{choice(group, 'mine')}\n" in out
 
 
 def test_cp_does_not_overwrite(run: Run, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_env_names_versions(run: Run) -> None:
     assert {"transformers", "lightning", "peft", "platform", "cuda"} <= facts.keys()
 
 
-@pytest.mark.parametrize("arguments", [[], ["sl"], ["cp", "experiment/stage1"]])
+@pytest.mark.parametrize("arguments", [[], ["sl"], ["cp"]])
 def test_a_wrong_command_shows_how_it_is_used(run: Run, arguments: list[str]) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")

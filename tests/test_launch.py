@@ -20,9 +20,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from graphgpt.command_line import register_resolvers
+from graphgpt.command_line import quoted, register_resolvers
 from graphgpt.config import ExperimentConfig
-from graphgpt.launch import launch, processors, quoted
+from graphgpt.launch import launch, processors
 from graphgpt.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state
 from graphgpt.train import main
 

@@ -402,13 +402,14 @@ def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return program.calls
 
 
-def test_launch_runs_the_program_when_all_is_well(good: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_runs_the_program_when_all_is_well(good: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert launched(monkeypatch, *good) == 1
     assert launched(monkeypatch, "-m", *good, "seed=1,2") == 1
 
 
-def test_launch_leaves_other_flags_to_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launched(monkeypatch, "--cfg", "job", "sed=3") == 1
+def test_launch_leaves_hydras_flags_to_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched(monkeypatch, "--cfg", "hydra", "sed=3") == 1
 
 
 def test_help_shows_the_groups_and_the_values_of_this_command_line(
@@ -443,8 +444,9 @@ def test_missing_stage1(good: list[str], monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_a_sweep_cannot_start_several_processes(
-    good: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    good: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     two = ["runner/strategy=ddp", "runner.devices=2", "runner.micro_batch_size=4"]
     assert launched(monkeypatch, *good, *two) == 1
     with pytest.raises(SystemExit) as left:

@@ -1,0 +1,123 @@
+"""Config files of the user's own: beside them or in a folder that they name, for every program, and what is said about broken ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import csv_overrides
+
+from graphgpt.cli import main
+from graphgpt.command_line import check_command_line, compose_unchecked
+from graphgpt.config import ExperimentConfig
+from graphgpt.config_files import VARIABLE, config_groups, options, own_folders, with_folders
+from graphgpt.errors import ConfigError
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder ``graphgpt_configs`` beside the user."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    folder = tmp_path / "graphgpt_configs"
+    (folder / "experiment").mkdir(parents=True)
+    return folder
+
+
+def experiment(overrides: list[str]) -> ExperimentConfig:
+    return check_command_line(ExperimentConfig, "train", [*overrides])
+
+
+def test_files_beside_the_user_are_found(beside: Path, tmp_path: Path) -> None:
+    (beside / "experiment" / "mine.yaml").write_text("# @package _global_\nname: owned\nrunner: {max_steps: 3}\n")
+    (beside / "model" / "tower").mkdir(parents=True)
+    (beside / "model" / "tower" / "wide.yaml").write_text("name: sgc\nhops: 5\n")
+    config = experiment([*csv_overrides(tmp_path), "experiment=mine", "model/tower=wide"])
+    assert (config.name, config.runner.max_steps, config.model.tower.hops) == ("owned", 3, 5)
+    assert "mine" in options("experiment")
+    with pytest.raises(ConfigError, match=r"experiment: there is no 'mne'\. Did you mean 'mine'\?"):
+        experiment(["experiment=mne"])
+
+
+def test_an_own_file_counts_before_the_shipped_one_of_its_name(beside: Path) -> None:
+    (beside / "experiment" / "stage1.yaml").write_text("# Mine.\nname: mine\n")
+    assert compose_unchecked("train", ["experiment=stage1"]).name == "mine"
+    assert [path for path in config_groups()["experiment"] if path.stem == "stage1"] == [beside / "experiment" / "stage1.yaml"]
+
+
+def test_a_folder_that_is_named(beside: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named" / "experiment"
+    named.mkdir(parents=True)
+    (named / "mine.yaml").write_text("name: named\n")
+    (beside / "experiment" / "mine.yaml").write_text("name: beside\n")
+    with with_folders(["named"]):
+        assert own_folders() == [tmp_path / "named", beside]
+        assert os.environ[VARIABLE] == str(tmp_path / "named")  # for the processes of a run
+        assert compose_unchecked("train", ["experiment=mine"]).name == "named"
+    assert compose_unchecked("train", ["experiment=mine"]).name == "beside"
+    assert VARIABLE not in os.environ
+    with pytest.raises(ConfigError, match="--config-dir: gone is no folder"), with_folders(["gone"]):
+        pass
+
+
+def test_check_and_ls_know_a_folder_that_is_named(beside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "named" / "experiment").mkdir(parents=True)
+    (tmp_path / "named" / "experiment" / "mine.yaml").write_text("# What I do.\nname: named\nrunner: {max_stepz: 3}\n")
+    with pytest.raises(SystemExit) as left:
+        main(["check", "--config-dir", "named", "experiment=mine"])
+    assert left.value.code == 2
+    assert "runner.max_stepz: unknown key. Did you mean 'runner.max_steps'?" in capsys.readouterr().err
+    main(["ls", "--config-dir", "named", "experiment"])
+    assert "yours: What I do." in capsys.readouterr().out
+
+
+def test_cp_writes_where_it_is_found(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["cp", "model/tower/sgc"])
+    main(["cp", "experiment/stage2/mixture", "mine"])
+    assert (beside / "model" / "tower" / "sgc.yaml").is_file()
+    assert capsys.readouterr().out.splitlines() == [
+        "Wrote graphgpt_configs/model/tower/sgc.yaml, which is found from here: model/tower=sgc",
+        "Wrote graphgpt_configs/experiment/stage2/mine.yaml, which is found from here: experiment=stage2/mine",
+    ]
+
+
+# Broken ones
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"# @package _global_\nrunner:\n\tmax_steps: 3\n", ", line 3: a tab, where YAML takes spaces only."),
+        (b"runner: {max_steps: 3}\nrunner: {threads: 1}\n", ", line 2: the key 'runner' stands there a second time."),
+        (
+            b"runner: {max_steps: [3\nname: x\n",
+            ", line 2: is no YAML: expected ',' or ']', but got ':' (while parsing a flow sequence, begun in line 1).",
+        ),
+        (b"# caf\xe9\nname: x\n", ", line 1: the byte 0xe9 is no UTF-8; save the file in that encoding."),
+        (b"- a\n- b\n", ": is a list, expected a mapping of config keys."),
+        (
+            b"name: !!python/object:os.system x\n",
+            ", line 1: is no YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object:os.system'.",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(beside: Path, content: bytes, sentence: str) -> None:
+    file = beside / "experiment" / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        experiment(["experiment=mine"])
+    assert caught.value.problems == [f"{file}{sentence}"]
+    assert experiment([f"dataset={name}" for name in ("stdlib_docs",)])  # nobody asks about a file that is not chosen
+
+
+@pytest.mark.parametrize("start", ["\ufeff# @package _global_\n", "", "# A comment alone.\n", "\ufeff"])
+def test_a_byte_order_mark_is_nothing_and_an_experiment_need_not_say_what_it_is(beside: Path, start: str) -> None:
+    (beside / "experiment" / "mine.yaml").write_text(f"{start}runner: {{max_steps: 3}}\n", encoding="utf-8")
+    assert compose_unchecked("train", ["experiment=mine"]).runner.max_steps == 3
+
+
+def test_shipped_groups_go_where_their_files_say(beside: Path) -> None:
+    from graphgpt.config_files import CONFIG_DIR, PACKAGES
+
+    for group, package in PACKAGES.items():
+        for file in (CONFIG_DIR / group).rglob("*.yaml"):
+            assert f"# @package {package}\n" in file.read_text(), file
