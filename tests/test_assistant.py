@@ -367,13 +367,12 @@ def test_features_of_another_width(checkpoint: Path, assistant: GraphAssistant) 
     width = assistant.graph.features.shape[1]
     with pytest.raises(DataError) as error:
         GraphAssistant.from_pretrained(checkpoint, graph=by_hand(3))
+    source = "from the text encoder 'tfidf_svd'"
     assert str(error.value) == (
-        f"The graph 'mine' has 3 features per node (from the data), and {checkpoint / 'checkpoint'} was trained on {width} (from the text encoder "
-        "'tfidf_svd'): make them the same way."
+        f"The graph 'mine' has 3 features per node (from the data), and {checkpoint / 'checkpoint'} was trained on {width} ({source}): "
+        "make them the same way."
     )
-    with pytest.raises(
-        DataError, match=f"^The graph 'mine' has 3 features per node \(from the data\), and the model was trained on {width}"
-    ):
+    with pytest.raises(DataError, match=rf"3 features per node \(from the data\), and the model was trained on {width}: make "):
         assistant.with_graph(by_hand(3))
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from graphgpt.files import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Layout
+from graphgpt.graphs.tables import missing_files
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import ActsWith, Registered, UserPath, configclass
 
@@ -45,9 +46,7 @@ class SplitConfig:
             return [f"dataset.split: train {self.train} and val {self.val} leave nothing for test; their sum must be below 1."]
         if self.name == "file" and self.path is None:
             return ["dataset.split.path: must be given, for dataset.split.name is 'file'."]
-        if self.name == "file" and not Path(str(self.path)).is_file():
-            return [f"dataset.split.path={self.path}: there is no such file."]
-        return []
+        return missing_files({"dataset.split.path": self.path}) if self.name == "file" else []
 
 
 @configclass

@@ -99,6 +99,10 @@ class Table(ABC):
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
+#: What reading a damaged file of gzip ends in.
+UNPACKING = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
 class CsvTable(Table):
     """A CSV file in UTF-8 (with or without a byte order mark) with a header; quoted fields may span lines, blank lines do not count.
 
@@ -171,7 +175,7 @@ class CsvTable(Table):
                 ) from error
             except UnicodeDecodeError as error:
                 raise self._not_utf8() from error
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            except UNPACKING as error:
                 raise DataError(f"{self.path} is damaged after line {line - 1}: {first_line(error)}.") from error
 
     def _text(self) -> io.TextIOWrapper:
@@ -186,10 +190,12 @@ class CsvTable(Table):
 
     def _not_utf8(self) -> DataError:
         self._raw.seek(0)
-        with self._text() as file:  # the text is decoded in blocks, ahead of the records: look for the place anew
-            data = file.buffer.read()
         try:
+            with self._text() as file:  # the text is decoded in blocks, ahead of the records: look for the place anew
+                data = file.buffer.read()
             data.decode()
+        except UNPACKING as error:
+            return DataError(f"{self.path} is damaged: {first_line(error)}.")
         except UnicodeDecodeError as error:
             line = len(data[: error.start + 1].splitlines())
             return DataError(f"{self.at(line)}: the byte 0x{data[error.start]:02X} is not UTF-8, expected a file saved as UTF-8.")
@@ -251,18 +257,8 @@ class ExcelTable(Table):
     unit = "row"
 
     def _read_header(self) -> tuple[str, list[str]]:
-        try:
-            import openpyxl
-        except ImportError as error:
-            raise DataError(
-                f"{self.path} is an Excel workbook: install what reads it (pip install openpyxl), or save it as CSV in UTF-8."
-            ) from error
-        try:
-            self._rows = openpyxl.load_workbook(self.path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
-            header = next(self._rows, ())
-        # What reading a damaged workbook ends in may be an exception of openpyxl's, of zip archives' or of XML's.
-        except Exception as error:
-            raise DataError(f"{self.path}: expected an Excel workbook, but: {first_line(error)}.") from error
+        self._rows = self._read()
+        header = next(self._rows, ())
         return self.at(1), [_cell(value).strip() for value in header]
 
     def __iter__(self) -> Iterator[Batch]:
@@ -279,6 +275,20 @@ class ExcelTable(Table):
                 yield [row for row, _ in filled], columns
         if place == 2:
             raise DataError(f"{self.path} holds nothing but a header, expected records below it.")
+
+    def _read(self) -> Iterator[tuple[object, ...]]:
+        try:
+            import openpyxl
+        except ImportError as error:
+            raise DataError(
+                f"{self.path} is an Excel workbook: install what reads it (pip install openpyxl), or save it as CSV in UTF-8."
+            ) from error
+        try:
+            with self.path.open("rb") as file:
+                yield from openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+        # What reading a damaged workbook ends in may be an exception of openpyxl's, of zip archives' or of XML's.
+        except Exception as error:
+            raise DataError(f"{self.path}: expected an Excel workbook, but: {first_line(error)}.") from error
 
 
 def _cell(value: object) -> str:
@@ -315,6 +325,8 @@ def read_features(graph: TextAttributedGraph, path: Path) -> TextAttributedGraph
     """
     if problem := another_kind(path, "npy", "npz"):
         raise DataError(f"{path} {problem}; expected one array of real numbers as numpy.save writes it.")
+    if kind_of(path) is None:
+        raise DataError(f"{path}: expected numbers as numpy.save writes them, but the file does not begin as theirs do.")
     try:
         x = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, MemoryError) as error:

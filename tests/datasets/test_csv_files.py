@@ -364,6 +364,28 @@ def test_home_folders_pipes_and_unreadable_files(tmp_path: Path, monkeypatch: py
     os.close(read), os.close(write)
 
 
+EDITED = NODES.encode() + 'd,Ünïcode,"quoted, text",Z\n'.encode()
+
+
+@given(data=st.data(), separator=st.sampled_from(",;\t|"), compress=st.booleans())
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_edited_table_is_read_or_refused_in_a_sentence(tmp_path: Path, data: st.DataObject, separator: str, compress: bool) -> None:
+    """Bytes put in, taken out or in another's place, anywhere, also in the compressed file."""
+    content = bytearray(EDITED.replace(b",", separator.encode()))
+    content = bytearray(gzip.compress(content)) if compress else content
+    odd = st.sampled_from(
+        [b'"', b",", b";", b"\n", b"\r", b"\x00", b"\xff", b" ", b"sep=;\n", b"\xef\xbb\xbf", b"id", b"nan", b"\xe2\x80", b"'"]
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        at, width = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 3))
+        content[at : at + width] = data.draw(odd | st.binary(max_size=3))
+    try:
+        graph = dataset(tmp_path, bytes(content), "source,target\na,b\n", unknown_nodes="skip").build()
+        assert graph.num_nodes == len(set(graph.ids.to_pylist()))
+    except DataError as error:
+        assert "nodes.csv" in str(error) and str(error).endswith((".", "?", ")"))
+
+
 def test_cora() -> None:
     folder = Path(os.environ.get("GRAPHGPT_TEST_DATA", "")) / "cora"
     if not os.environ.get("GRAPHGPT_TEST_DATA") or not folder.is_dir():

@@ -205,6 +205,29 @@ def test_files_of_another_kind_are_called_by_their_name(tmp_path: Path, content:
         made.build()
 
 
+ODD: list[Any] = [
+    *(None, True, 3, 1.5, "text", "", [], {}, (), [None], [[1]], [1, 2, 3, 4], {"a": 1}, ["a", "b", "c", "d"], b"bytes"),
+    *(torch.tensor(1), torch.zeros(0), torch.zeros(4), torch.zeros(4, 0), torch.zeros(2, 2, 2), torch.ones(4, 4, dtype=torch.bool)),
+    *(torch.full((4,), 2**62), torch.full((2, 2), -1), torch.full((4, 2), float("inf")), torch.zeros(4, dtype=torch.complex64)),
+    *(torch.eye(4).to_sparse(), torch.eye(4).to_sparse_csr(), torch.zeros(4, 2, dtype=torch.bfloat16), torch.ones(4, 2).to_sparse()),
+    *(
+        torch.ones(2, 3, device="meta"),
+        torch.nn.Parameter(torch.ones(4, 2)),
+    ),
+    *(np.zeros(4), np.array(["a"] * 4), np.array([1j] * 4), np.float64(1), np.str_("a"), np.array([[0, 1], [1, 2]]), np.array(3)),
+]
+
+
+@pytest.mark.parametrize("key", [*ATTRIBUTES, "adj_t"])
+def test_any_value_under_any_key_is_read_or_refused_in_a_sentence(tmp_path: Path, key: str) -> None:
+    for value in ODD:
+        made = dataset(tmp_path, without(**{key: value}))
+        try:
+            made.build()
+        except DataError as error:
+            assert str(tmp_path / "data.pt") in str(error) or "half of a character" in str(error), (key, value)
+
+
 class Malicious:
     """Would make a file when it is unpickled."""
 
