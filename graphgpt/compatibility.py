@@ -73,7 +73,10 @@ def known_metrics(model: Any, task: Any, runner: Any) -> list[str]:
 
 def run_problems(experiment: Any) -> list[str]:
     """What keeps an experiment from being run here. Of a checkpoint's, which is only read, nobody asks."""
-    return machine_problems(experiment.model, experiment.runner) + metric_problems(experiment)
+    found = machine_problems(experiment.model, experiment.runner) + metric_problems(experiment)
+    if experiment.test and not TASKS.get(experiment.task.name).asks:
+        found.append(f"test: task.name={experiment.task.name} asks nothing that could be evaluated; leave it out.")
+    return found
 
 
 def metric_problems(experiment: Any) -> list[str]:

@@ -49,6 +49,8 @@ class ExperimentConfig:
     """How it is trained."""
     stage1: str | None = None
     """Run or checkpoint folder to start from."""
+    test: bool = False
+    """Also evaluate what was trained, when the run is through: into the folder ``test`` in its own."""
     resume: str | None = None
     """Run folder to go on in; ``auto`` finds the newest interrupted run with the same settings, or starts anew."""
     plugins: list[str] = Field(default_factory=list)

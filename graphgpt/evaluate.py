@@ -13,20 +13,27 @@ from graphgpt.launch import launch, run
 @run(EvaluationConfig)
 def evaluate(config: EvaluationConfig, folder: Path) -> None:
     """Evaluate a checkpoint."""
-    from graphgpt.assembly import build_model, build_task, command_line
-    from graphgpt.checkpoints.folder import load_checkpoint
-    from graphgpt.config import evaluated_experiment
-    from graphgpt.runners.evaluation import evaluate as score
+    from graphgpt.assembly import command_line
     from graphgpt.sharding import evaluate_shards
 
     if config.devices > 1:
         evaluate_shards(config, command_line(), folder)
-        return
+    else:
+        score(config, folder)
+
+
+def score(config: EvaluationConfig, folder: Path) -> None:
+    """Evaluate a checkpoint in this process; the files go into ``folder``."""
+    from graphgpt.assembly import build_model, build_task
+    from graphgpt.checkpoints.folder import load_checkpoint
+    from graphgpt.config import evaluated_experiment
+    from graphgpt.runners.evaluation import evaluate as evaluate_model
+
     experiment = evaluated_experiment(config)
     task = build_task(experiment)
     model = build_model(experiment, task)
     load_checkpoint(model, config.checkpoint, task.data)
-    score(model, task, config, folder)
+    evaluate_model(model, task, config, folder)
 
 
 def main() -> None:

@@ -228,7 +228,6 @@ def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path
     """One run in its folder. In a sweep, ``None`` says that it failed."""
     if swept:
         _join_processes()
-    speaks = all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     config: C | None = None
     try:
         config = read()
@@ -237,7 +236,7 @@ def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path
             return objective(folder)
         if swept and isinstance(config, ExperimentConfig):
             config = dataclasses.replace(config, resume=str(folder))
-        if speaks:
+        if speaks():
             (folder / ERROR).unlink(missing_ok=True)
             if isinstance(config, ExperimentConfig):
                 _write_settings(folder, config)
@@ -245,7 +244,7 @@ def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path
     except (Interrupted, OtherRun):
         raise
     except Exception as error:
-        if speaks and run_state(folder) != FINISHED:
+        if speaks() and run_state(folder) != FINISHED:
             if config is not None:
                 _write_settings(folder, config)
             write_text(folder / ERROR, str(error) if isinstance(error, GraphGPTError) else traceback.format_exc())
@@ -254,6 +253,11 @@ def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path
         log.error("%s failed: %s", folder, error)
         return None
     return objective(folder)
+
+
+def speaks() -> bool:
+    """Whether this is the one of a run's processes that writes and prints."""
+    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _write_settings(folder: Path, config: Any) -> None:

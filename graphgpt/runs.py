@@ -230,7 +230,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
 
 
 def _says_nothing(key: str) -> bool:
-    return key in ("resume", "name", "threads") or any(f"{key}.".startswith(f"runner.{name}.") for name in HARMLESS)
+    return key in ("resume", "name", "threads", "test") or any(f"{key}.".startswith(f"runner.{name}.") for name in HARMLESS)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:

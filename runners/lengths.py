@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from graphgpt.errors import DataError, SampleTooLong
@@ -49,14 +50,19 @@ def measure(task: Task, reader: PromptReader, items: Tensor, seed: int, training
     """
     looked: Sequence[int] = spread(items, MOST).tolist()
     longest, sample, too_long = 0, "", []
-    for first in range(0, len(looked), TOGETHER):
-        part = looked[first : first + TOGETHER]
-        made = reader.processor.whole([task.instruction(item, seed=mix(seed, 0, item), training=training) for item in part])
-        for item, example in zip(part, made, strict=True):
-            if len(example.ids) > longest:
-                longest, sample = len(example.ids), example.id
-            if len(example.ids) > reader.processor.max_length:
-                too_long.append(item)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # neighbourhoods are small: threads would wait for each other, on a busy machine for most of the time
+    try:
+        for first in range(0, len(looked), TOGETHER):
+            part = looked[first : first + TOGETHER]
+            made = reader.processor.whole([task.instruction(item, seed=mix(seed, 0, item), training=training) for item in part])
+            for item, example in zip(part, made, strict=True):
+                if len(example.ids) > longest:
+                    longest, sample = len(example.ids), example.id
+                if len(example.ids) > reader.processor.max_length:
+                    too_long.append(item)
+    finally:
+        torch.set_num_threads(before)
     return Lengths(items=len(items), looked=len(looked), longest=longest, sample=sample, too_long=too_long)
 
 

@@ -20,9 +20,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from graphgpt.checkpoints.card import read_scores
 from graphgpt.command_line import quoted, register_resolvers
 from graphgpt.config import ExperimentConfig
-from graphgpt.launch import launch, processors
+from graphgpt.launch import launch
+from graphgpt.processors import processors
 from graphgpt.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state
 from graphgpt.train import main
 
@@ -357,3 +359,16 @@ def test_two_sweeps_of_one_second_have_two_folders(base: list[str], tmp_path: Pa
     for _ in range(2):
         launched(monkeypatch, *base, *same)
     assert len([*Path("multirun").rglob("sweep.json")]) == 2
+
+
+def test_a_run_may_be_evaluated_at_its_end(base: list[str], train: Train) -> None:
+    """Also those of a sweep, one after the other, each as evaluate.py would do it."""
+    code, printed = train("task=node_classification", "runner.max_steps=1", "seed=0,1", "test=true")
+    assert code == 0, printed
+    for name in "01":
+        folder = the_sweep() / name
+        result = json.loads((folder / "test" / "metrics.json").read_text())
+        assert result["split"] == "test" and result["checkpoint"] == str(folder.absolute() / "checkpoint")
+        [score] = read_scores(folder / "checkpoint")
+        assert score["metrics"]["accuracy"] == result["rows"][0]["metrics"]["accuracy"]
+    assert printed.count("What to try next") == 2

@@ -119,10 +119,9 @@ def _targets(llm: Any, config: LoraConfig) -> str | list[str]:
 
 def train_adapters(llm: Any, mode: bool) -> None:
     """Put the adapters into training mode (their dropout), and nothing else of the model."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
+    adapter = peft().tuners.tuners_utils.BaseTunerLayer
     for module in llm.modules():
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, adapter):
             layer: Any = module
             layer.train(mode)
             layer.get_base_layer().eval()

@@ -1,7 +1,9 @@
 """What is logged beside the loss: speed, waiting, memory, the tasks of a mixture, and what the model writes."""
 
+import io
 import itertools
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import torch
 from helpers import csv_overrides
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from test_training import Trained, finish, run, tensors
 
 from graphgpt.assembly import build_task
@@ -21,6 +24,7 @@ from graphgpt.compatibility import known_metrics
 from graphgpt.config import EvaluationConfig
 from graphgpt.files import read_json_lines
 from graphgpt.runners.data import Examples, mix, spread
+from graphgpt.runners.progress import progress_bar
 from graphgpt.runs import read_metrics
 
 Train = Callable[..., Trained]
@@ -249,3 +253,21 @@ def test_parts_of_a_mixture_are_scored_by_themselves(data: list[str], tmp_path: 
     logged = {name for line in done.lines for name in line if name.startswith("val/")}
     assert {"val/accuracy/nodes", "val/auc/links"} <= logged
     assert logged == {name for name in known if name.startswith("val/")}
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_counters_fit_into_any_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    bar = progress_bar(console)
+    figures = "loss 5.646 (running mean)  123.4 samples/s  12,345 tokens/s"
+    with bar:
+        bar.add_task("node_classification", total=280, completed=140, figures=figures)
+    line = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue()).splitlines()[-1]  # type: ignore[attr-defined]
+    assert "node_classification" in line and "140/280" in line and "left" in line and len(line) <= width
+    assert (figures in line) == (width == 140)
+
+
+def test_lines_do_not_wrap_in_a_pipe(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, [*data, "task=node_classification", "runner.max_steps=1", "runner.global_batch_size=2"])
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("node_classification 1/1")]
+    assert "(running mean)" in line and line.rstrip().endswith(" s")
