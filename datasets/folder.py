@@ -47,7 +47,9 @@ class Folder(GraphDataset):
     def problems(cls, config: FolderConfig) -> list[str]:
         found = super().problems(config)
         path = Path(config.path)
-        if not path.is_dir():
+        if path.is_file():
+            found.append(f"dataset.path={config.path} is a file, expected a graph folder; 'graphgpt data build' makes one of it.")
+        elif not path.is_dir():
             near = hint(path.name, [other.name for other in path.parent.glob("*") if other.is_dir()])
             found.append(f"dataset.path={config.path}: there is no such folder; 'graphgpt data build' makes one.{near}")
         elif not (path / "card.json").is_file():

@@ -1,6 +1,5 @@
 """A PyTorch Geometric ``Data`` that was saved together with its texts."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from graphgpt.errors import DataError, first_line
 from graphgpt.files import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
-from graphgpt.graphs.stored import Stored, StoredHetero, edge_tensor, load_stored
+from graphgpt.graphs.stored import Stored, StoredHetero, dense_tensor, edge_tensor, load_stored
 from graphgpt.graphs.tables import missing_files, quoted, read_features
 from graphgpt.registry import DATASETS
 from graphgpt.schema import SPLITS, UserPath, configclass
@@ -24,8 +23,6 @@ BODIES = ("text", "texts", "raw_text", "raw_texts", "body", "bodies", "abstract"
 CLASS_NAMES = ("class_names", "label_names", "label_name", "category_names", "label_texts", "label_text")
 #: Attributes under which the edges are found; an adjacency matrix may stand for their list.
 EDGES = ("edge_index", "adj_t", "adj")
-#: Sparse tensors of more numbers are not made dense.
-LARGEST_DENSE = 2**30
 MASKS = ("train_mask", "val_mask", "test_mask")
 
 
@@ -157,19 +154,10 @@ def _refuse_gaps(path: Path, labels: np.ndarray) -> None:
 
 
 def _tensor(path: Path, key: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        value = torch.from_numpy(value)
-    if not isinstance(value, Tensor) or value.is_complex() or value.is_quantized or value.is_meta:
-        found = f"{value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise DataError(f"{path}: {key} is {found}, expected a tensor of real numbers.")
-    if value.layout != torch.strided:
-        if (size := math.prod(value.shape)) > LARGEST_DENSE:
-            shape = " x ".join(f"{length:,}" for length in value.shape)
-            raise DataError(
-                f"{path}: {key} is sparse, and {shape} = {size:,} numbers when made dense; make it smaller first (e.g. by an SVD)."
-            )
-        value = value.to_dense()
-    return value
+    try:
+        return dense_tensor(value)
+    except ValueError as error:
+        raise DataError(f"{path}: {key} is {error}, expected a tensor of real numbers.") from error
 
 
 def _strings(path: Path, key: str, value: Any) -> list[str]:
@@ -186,13 +174,10 @@ def _edges(path: Path, data: dict[str, Any], n: int) -> np.ndarray:
     key = next((key for key in EDGES if data.get(key) is not None), None)
     if key is None:
         raise DataError(f"{path}: expected edge_index (or adj_t), found {quoted(sorted(data))}.")
-    expected = "expected integers of shape [2, e]"
     try:
         edges = edge_tensor(data[key])
     except (ValueError, RuntimeError) as error:
-        raise DataError(f"{path}: {key} is {first_line(error)}, {expected}, or a sparse matrix.") from error
-    if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
-        raise DataError(f"{path}: {key} is {edges.dtype} of shape {list(edges.shape)}, {expected}.")
+        raise DataError(f"{path}: {key} is {first_line(error)}, expected integers of shape [2, e], or a sparse matrix.") from error
     wrong = ((edges < 0) | (edges >= n)).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
@@ -200,7 +185,7 @@ def _edges(path: Path, data: dict[str, Any], n: int) -> np.ndarray:
             f"{path}: {key}[{row}, {column}] is {edges[row, column].item()}, expected a node below {n}, the number of texts; "
             f"{len(wrong):,} such."
         )
-    return edges.T.long().numpy()
+    return edges.T.numpy()
 
 
 def _labels(path: Path, y: Any, n: int) -> np.ndarray:

@@ -225,7 +225,7 @@ class Client:
             text, finish = choice["message"].get("content") or "", choice.get("finish_reason")
             if not isinstance(text, str):
                 raise TypeError
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CallError(
                 f"sent something that is not a chat completion: {self._clean(response.text)}", passing=True, status=status
             ) from error
@@ -234,6 +234,7 @@ class Client:
         counted = isinstance(counts, dict) and all(isinstance(counts.get(name), int) for name in names)
         # Some servers send a reasoning model's thoughts along; the answer comes after them.
         text = text.rpartition("</think>")[2].strip()
+        text = text.encode(errors="replace").decode()  # half a character, as where an answer was cut, fits into no file
         return text, str(finish) if finish else None, {name: counts[name] for name in names} if counted else None
 
     async def problem(self, error: CallError) -> str | None:
@@ -257,7 +258,7 @@ class Client:
         try:
             response = await self.http.get(f"{self.base}/models")
             return [str(model["id"]) for model in response.json()["data"]]
-        except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError, RecursionError):
             return []
 
     def _message(self, response: httpx2.Response) -> str:
@@ -266,7 +267,7 @@ class Client:
             data = response.json()
             error = data.get("error", data)
             text = error.get("message") or error.get("detail") or response.text if isinstance(error, dict) else error
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             text = response.text
         return self._clean(str(text)) or response.reason_phrase
 

@@ -79,6 +79,7 @@ def test_further_fields() -> None:
         (completion("A, B", finish="length"), Reply("A, B", "length", {"prompt_tokens": 100, "completion_tokens": 20}, 1)),
         (completion(None, usage=None), Reply("", "stop", None, 1)),
         (completion("<think>Is it B?</think>\n\nA"), Reply("A", "stop", {"prompt_tokens": 100, "completion_tokens": 20}, 1)),
+        (completion("half \ud83d", usage=None), Reply("half ?", "stop", None, 1)),
         ((200, {}, b'{"choices": [{"message": {"content": "A"}}], "usage": {"total_tokens": 4}}'), Reply("A", None, None, 1)),
     ],
 )

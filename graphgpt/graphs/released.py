@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
-from graphgpt.graphs.stored import Stored, edge_tensor, load_stored
+from graphgpt.graphs.stored import Stored, dense_tensor, edge_tensor, load_stored
 
 log = logging.getLogger(__name__)
 
@@ -133,17 +133,20 @@ def _tensors(stored: Any, where: str) -> dict[str, Tensor]:
     fields = stored.fields if isinstance(stored, Stored) else stored
     if not isinstance(fields, dict):
         raise DataError(f"{where}: expected a torch_geometric Data object, found a {type(stored).__name__}.")
-    x = fields.get("x")
-    if not isinstance(x, Tensor) or x.ndim != 2 or x.dtype.is_complex or not x.numel():
-        found = f"{x.dtype} of shape {list(x.shape)}" if isinstance(x, Tensor) else "nothing" if x is None else f"a {type(x).__name__}"
-        raise DataError(f"{where}: expected node features x of shape [nodes, features], found {found}.")
+    try:
+        x = dense_tensor(fields.get("x"))
+        if x.ndim != 2 or not x.numel():
+            raise ValueError(f"{x.dtype} of shape {list(x.shape)}")
+    except (ValueError, RuntimeError) as error:
+        found = "nothing" if fields.get("x") is None else first_line(error)
+        raise DataError(f"{where}: expected node features x of shape [nodes, features], found {found}.") from error
     kept = {"x": x.float()}
     if not torch.isfinite(kept["x"]).all():
         node, column = (~torch.isfinite(kept["x"])).nonzero()[0].tolist()
         raise DataError(f"{where}: x holds {x[node, column].item()} (node {node}, column {column}), expected finite numbers.")
     for name in NODE_FIELDS[1:]:
         value = fields.get(name)
-        if isinstance(value, Tensor) and value.numel() == len(x):
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.numel() == len(x):
             kept[name] = value.reshape(-1).to(torch.int64 if name == "y" else torch.bool)
     if (edges := _edges(fields.get(EDGES), len(x), where)) is not None:
         kept[EDGES] = edges
@@ -156,14 +159,10 @@ def _edges(value: Any, num_nodes: int, where: str) -> Tensor | None:
     if value is None:
         return None
     try:
-        value = edge_tensor(value)
-    except ValueError as error:
-        raise DataError(f"{where}: expected edge_index of shape [2, edges] or a sparse matrix, found {error}.") from error
-    if value.ndim != 2 or value.shape[0] != 2 or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise DataError(
-            f"{where}: expected edge_index of shape [2, edges], of integers, or a sparse matrix, "
-            f"found {value.dtype} of shape {list(value.shape)}."
-        )
-    if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < num_nodes:
-        raise DataError(f"{where}: edge_index names the node {int(value.max())}, but x has {num_nodes} rows.")
-    return value.to(torch.int64)
+        edges = edge_tensor(value)
+    except (ValueError, RuntimeError) as error:
+        expected = "expected edge_index of shape [2, edges], of integers, or a sparse matrix"
+        raise DataError(f"{where}: {expected}, found {first_line(error)}.") from error
+    if wrong := edges[(edges < 0) | (edges >= num_nodes)].tolist():
+        raise DataError(f"{where}: edge_index names the node {wrong[0]}, but x has {num_nodes} rows.")
+    return edges

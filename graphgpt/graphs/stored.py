@@ -1,5 +1,6 @@
 """Graphs that PyTorch Geometric saved, read without it: its classes are taken as mere bags of attributes, and nothing is run."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor
 
 from graphgpt.untrusted import load_untrusted
+
+#: Sparse tensors of more numbers are not made dense.
+LARGEST_DENSE = 2**30
 
 
 class Stored:
@@ -72,8 +76,28 @@ def load_stored(path: Path, what: str) -> Any:
     return load_untrusted(path, what, STAND_INS)
 
 
+def dense_tensor(value: Any) -> Tensor:
+    """Real numbers as a dense tensor, of an array or of a tensor of any layout.
+
+    Raises:
+        ValueError: ``value`` is none of these, or too large when made dense; the message says what it is.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        value = torch.from_numpy(value)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"a {type(value).__name__}")
+    if value.is_complex() or value.is_quantized or value.is_meta:
+        raise ValueError(f"{value.dtype} of shape {list(value.shape)}{' without its numbers' if value.is_meta else ''}")
+    if value.layout == torch.strided:
+        return value.detach()
+    if (size := math.prod(value.shape)) > LARGEST_DENSE:
+        shape = " x ".join(f"{length:,}" for length in value.shape)
+        raise ValueError(f"sparse, and {shape} = {size:,} numbers when made dense; make it smaller first (e.g. by an SVD)")
+    return value.to_dense()
+
+
 def edge_tensor(value: Any) -> Tensor:
-    """Edges ``[2, e]`` of a tensor of that shape, or of an adjacency matrix: torch's, sparse in any layout, or torch_sparse's.
+    """Edges ``[2, e]``, int64, of integers of that shape, or of an adjacency matrix: torch's, sparse in any layout, or torch_sparse's.
 
     Raises:
         ValueError: ``value`` is none of these; the message says what it is.
@@ -85,9 +109,10 @@ def edge_tensor(value: Any) -> Tensor:
             row = torch.repeat_interleave(torch.arange(len(rowptr) - 1), rowptr.diff())
         if not isinstance(row, Tensor) or not isinstance(col, Tensor) or row.shape != col.shape:
             raise ValueError("a sparse matrix without rows and columns")
-        return torch.stack([row, col])
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        return torch.from_numpy(value.astype(np.int64))
-    if not isinstance(value, Tensor):
-        raise ValueError(f"a {type(value).__name__}")
-    return value if value.layout == torch.strided else value.to_sparse_coo().coalesce().indices()
+        value = torch.stack([row, col])
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        value = value.to_sparse_coo().coalesce().indices()
+    edges = dense_tensor(value)
+    if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point() or edges.dtype == torch.bool:
+        raise ValueError(f"{edges.dtype} of shape {list(edges.shape)}")
+    return edges.long()

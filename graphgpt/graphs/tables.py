@@ -182,7 +182,7 @@ class CsvTable(Table):
         compressed = self._raw.read(2) == b"\x1f\x8b"
         self._raw.seek(0)
         data = gzip.GzipFile(fileobj=self._raw) if compressed else self._raw
-        return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]  # a GzipFile reads as any other does
+        return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
 
     def _known_in(self, header: str, separator: str) -> int:
         """How many of the columns asked for the header has, were this between them."""
@@ -192,7 +192,7 @@ class CsvTable(Table):
         self._raw.seek(0)
         try:
             with self._text() as file:  # the text is decoded in blocks, ahead of the records: look for the place anew
-                data = file.buffer.read()
+                data = bytes(file.buffer.read())
             data.decode()
         except UNPACKING as error:
             return DataError(f"{self.path} is damaged: {first_line(error)}.")

@@ -59,6 +59,9 @@ def test_problems(tmp_path: Path) -> None:
     assert Folder.problems(config(tmp_path / "grap")) == [
         f"dataset.path={tmp_path / 'grap'}: there is no such folder; 'graphgpt data build' makes one. Did you mean 'graph'?"
     ]
+    assert Folder.problems(config(path / "card.json")) == [
+        f"dataset.path={path / 'card.json'} is a file, expected a graph folder; 'graphgpt data build' makes one of it."
+    ]
     assert Folder.problems(config(tmp_path)) == [
         f"dataset.path={tmp_path} is not a graph folder: card.json is missing; 'graphgpt data build' makes one."
     ]

@@ -464,6 +464,12 @@ def test_graph_file_with_a_torch_sparse_matrix(graphs: GraphFile) -> None:
     assert cora["y"].tolist() == [i % 3 for i in range(400)]
 
 
+def test_sparse_features_are_made_dense(tmp_path: Path) -> None:
+    torch.save({"g": Data(x=torch.eye(3).to_sparse_csr(), edge_index=torch.eye(3).to_sparse())}, tmp_path / "g.pt")
+    found = open_graph_file(tmp_path / "g.pt").graphs["g"]
+    assert found["x"].tolist() == torch.eye(3).tolist() and found["edge_index"].tolist() == [[0, 1, 2]] * 2
+
+
 def test_compressed_rows(tmp_path: Path) -> None:
     path = tmp_path / "graphs.pt"
     with torch_sparse() as matrix:
@@ -522,6 +528,12 @@ def test_what_others_allow_is_not_allowed_here(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (
+            {"g": Data(x=torch.ones(3, 1, device="meta"))},
+            "expected node features x of shape [nodes, features], found torch.float32 without",
+        ),
+        ({"g": Data(x=torch.ones(3, 1), edge_index=torch.ones(2, 1, dtype=torch.bool))}, "found torch.bool of shape [2, 1]."),
+        ({"g": Data(x=torch.ones(3, 1), edge_index=torch.tensor([[0], [-1]]))}, "edge_index names the node -1, but x has 3 rows."),
         ([1, 2], "expected a dictionary of graphs by name, as torch.save({'cora': data}, file) writes it, found a list."),
         ({}, "expected a dictionary of graphs by name"),
         (Data(x=torch.ones(3, 1)), "found one graph; its name is what stands before the first '_' in the records' ids."),

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch_geometric.data import Data, HeteroData
 
-from graphgpt.datasets import pyg
 from graphgpt.datasets.pyg import PygConfig, PygFile
 from graphgpt.errors import DataError
+from graphgpt.graphs import stored
 from graphgpt.registry import DATASETS
 
 ATTRIBUTES: dict[str, Any] = {
@@ -95,7 +95,7 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
         (without("edge_index"), "expected edge_index (or adj_t), found 'label_names', "),
         (
             without(edge_index=torch.zeros(3, 2, dtype=torch.long)),
-            "edge_index is torch.int64 of shape [3, 2], expected integers of shape [2, e].",
+            "edge_index is torch.int64 of shape [3, 2], expected integers of shape [2, e]",
         ),
         (without(edge_index=torch.zeros(2, 2)), "edge_index is torch.float32 of shape [2, 2], expected integers"),
         (
@@ -130,7 +130,7 @@ def test_refuses_in_words(tmp_path: Path, saved: dict[str, Any], message: str) -
 def test_sparse_features_are_made_dense(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = {"coo": torch.eye(4).to_sparse(), "csr": torch.eye(4).to_sparse_csr(), "csc": torch.eye(4).to_sparse_csc()}[form]
     assert dataset(tmp_path, Data(**without(x=x))).build().features.tolist() == np.eye(4).tolist()
-    monkeypatch.setattr(pyg, "LARGEST_DENSE", 15)
+    monkeypatch.setattr(stored, "LARGEST_DENSE", 15)
     with pytest.raises(DataError, match="x is sparse, and 4 x 4 = 16 numbers when made dense; make it smaller first"):
         dataset(tmp_path, Data(**without(x=x))).build()
 
@@ -180,7 +180,7 @@ def test_numbers_of_classes_that_leave_most_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("edges", [torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.complex64)])
 def test_edges_that_are_no_integers(tmp_path: Path, edges: torch.Tensor) -> None:
-    with pytest.raises(DataError, match=re.escape(f"edge_index is {edges.dtype} of shape [2, 2], expected integers of shape [2, e].")):
+    with pytest.raises(DataError, match=re.escape(f"edge_index is {edges.dtype} of shape [2, 2], expected integers of shape [2, e]")):
         dataset(tmp_path, without(edge_index=edges)).build()
 
 
