@@ -530,7 +530,7 @@ def test_what_others_allow_is_not_allowed_here(tmp_path: Path) -> None:
     [
         (
             {"g": Data(x=torch.ones(3, 1, device="meta"))},
-            "expected node features x of shape [nodes, features], found torch.float32 without",
+            "found torch.float32 of shape [3, 1] without its numbers.",
         ),
         ({"g": Data(x=torch.ones(3, 1), edge_index=torch.ones(2, 1, dtype=torch.bool))}, "found torch.bool of shape [2, 1]."),
         ({"g": Data(x=torch.ones(3, 1), edge_index=torch.tensor([[0], [-1]]))}, "edge_index names the node -1, but x has 3 rows."),
