@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers import csv_overrides
 from released_files import CORA, PUBMED, write_graphs
 
@@ -251,6 +252,13 @@ def test_composes(group: str, name: str, base: list[str], needs: dict[str, list[
     assert config.name
     if group == "model/llm":
         assert (config.model.llm.path, config.model.llm.dtype) == LLMS[name]
+
+
+def test_every_experiment_has_a_curve_that_ends_with_its_last_step() -> None:
+    files = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "experiment").rglob("*.yaml"))
+    runners = [one["runner"] for one in files]
+    assert len(runners) == COUNTS["experiment"]
+    assert [runner["max_steps"] % runner["val_every"] for runner in runners] == [0] * len(runners)
 
 
 def test_vicuna_16k_scales_its_positions(base: list[str]) -> None:
