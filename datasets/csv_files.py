@@ -129,16 +129,17 @@ class CsvFiles(GraphDataset):
             texts.add(ids, *(_without_words(columns[column], no_text) for column in ("title", "body")))
 
         sizes = np.bincount(np.array(written), minlength=len(first_of)).tolist()
-        classes, decided = classes_of(dict(zip(first_of, sizes, strict=True)), self.config.classes or (), self.config.normalize)
-        for label, name in classes.items() if self.config.classes is not None else ():
-            if name and name not in self.config.classes:
-                hint = nearest(label, self.config.classes)
-                raise DataError(f"{table.at(first_of[label])}: the label '{label}' is not in dataset.classes. {hint}")
+        given = self.config.classes or []
+        classes, decided = classes_of(dict(zip(first_of, sizes, strict=True)), given, self.config.normalize)
+        for label, name in classes.items():
+            if name and name not in given and self.config.classes is not None:
+                where = table.at(first_of[label])
+                raise DataError(f"{where}: the label '{label}' is not in dataset.classes. {nearest(label, given)}")
         notes += [*table.notes, *(f"{path.name}: {sentence[0].lower()}{sentence[1:]}" for sentence in decided)]
         if no_text:
             words = ", ".join(f"'{word}' ({count:,} x)" for word, count in no_text.items())
             notes.append(f"{path.name}: {words} as a title or a body was taken for no text.")
-        class_names = self.config.classes or sorted({*classes.values()} - {""})
+        class_names = given or sorted({*classes.values()} - {""})
         order = {name: i for i, name in enumerate(class_names)} | {"": -1}
         class_of = np.array([order[classes[label]] for label in first_of])
         return index, class_of[np.array(written)], class_names, np.array(split) if max(split) >= 0 else None
@@ -159,18 +160,19 @@ def _read_edges(path: Path, index: dict[str, int], nodes: Path, unknown: Literal
     """
     table = open_table(path, required=("source", "target"))
     found = []
-    lost, first = [], ""
+    lost: list[int] = []
+    first = ""
     for places, columns in table:
         ends = np.empty((len(places), 2), dtype=np.int64)
         for side, column in enumerate(("source", "target")):
             ends[:, side] = [index.get(name.strip(), -1) for name in columns[column]]
-        wrong = (ends < 0).any(axis=1)
+        wrong = np.any(ends < 0, axis=1)
         if wrong.any() and not lost:
             record, side = np.argwhere(ends < 0)[0]
             column = ("source", "target")[side]
             name = columns[column][record].strip()
             first = f"{table.at(places[record])}: the {column} '{name}' is not an id in {nodes}.{hint(name, index)}"
-        lost += [places[record] for record in wrong.nonzero()[0]]
+        lost += [places[record] for record in wrong.nonzero()[0].tolist()]
         found.append(ends[~wrong])
     edges = np.concatenate(found)
     if lost:
