@@ -85,6 +85,9 @@ def warnings(graph: TextAttributedGraph, summary: Summary) -> Iterator[str]:
     elif (unlabelled := n - labelled) >= MANY * n:
         yield f"{unlabelled / n:.0%} of the nodes have no label: they are neighbours, and in no split."
     sizes_of = dict(zip(graph.class_names, summary.class_sizes.tolist(), strict=True))
+    used = [name for name, size in sizes_of.items() if size]
+    if len(used) == 1:
+        yield f"All labelled nodes are of one class, '{used[0]}': there is nothing to tell apart."
     if empty := [name for name, size in sizes_of.items() if not size]:
         yield f"{_counted(len(empty), 'class has', 'classes have')} no node: {_some(empty)}."
     tiny = [name for name, size in sizes_of.items() if 0 < size < TINY]
@@ -102,7 +105,7 @@ def warnings(graph: TextAttributedGraph, summary: Summary) -> Iterator[str]:
         yield f"{summary.same_title / n:.0%} of the nodes share their title with another: graph_matching cannot tell them apart."
     if summary.same_text >= MANY * n:
         yield f"{summary.same_text / n:.0%} of the nodes share all of their text with another: test nodes may have a copy in training."
-    if (homophily := card.get("homophily")) is not None and homophily < 1 / max(len(graph.class_names), 1) + MANY:
+    if len(used) > 1 and (homophily := card.get("homophily")) is not None and homophily < 1 / max(len(graph.class_names), 1) + MANY:
         yield f"Homophily is {homophily:.2f}, no more than chance would give: averaging over neighbours blurs the classes."
     if graph.split is None:
         yield "The data bring no split: training draws one (dataset.split.name=random, planetoid or file)."

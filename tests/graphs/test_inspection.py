@@ -82,6 +82,8 @@ def test_nothing_to_warn_of() -> None:
         ({"titles": ["Same"] * 15 + [f"t{i}" for i in range(15)]}, "50% of the nodes share their title with another"),
         ({"titles": ["Same"] * 30, "bodies": ["Same"] * 30}, "100% of the nodes share all of their text with another"),
         ({"labels": [i % 2 for i in range(30)]}, "Homophily is 0.00, no more than chance would give"),
+        ({"labels": [1] * 30}, "All labelled nodes are of one class, 'Maths': there is nothing to tell apart."),
+        ({"labels": [1] * 30}, "1 class has no node: 'Art'."),
         ({"split": None}, "The data bring no split: training draws one (dataset.split.name=random, planetoid or file)."),
         ({"split": [0] * 30}, "The test split has no labelled node."),
         ({"edges": np.array([(i, (i + 1) % 30) for i in range(30)] + [(3, 3), (0, 1), (1, 0)])}, "1 self-loops were dropped."),
