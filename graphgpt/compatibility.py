@@ -52,7 +52,7 @@ def accelerator_problems(accelerator: str, key: str) -> list[str]:
 def _is_there(device: str) -> bool:
     import torch
 
-    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device, lambda: True)()
+    return torch.cuda.is_available() if device == "cuda" else device == "cpu" or torch.backends.mps.is_available()
 
 
 def known_metrics(model: Any, task: Any, runner: Any) -> list[str]:

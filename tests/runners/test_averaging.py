@@ -9,6 +9,7 @@ from helpers import csv_overrides
 from test_training import STAGE2, Trained, assert_same, run
 from torch import Tensor
 
+from graphgpt.assembly import build_runner
 from graphgpt.checkpoints.folder import load_checkpoint
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
@@ -121,7 +122,7 @@ def test_resumed_it_ends_where_it_would_have(averaged: tuple[Trained, list[dict[
 )
 def test_what_cannot_work(data: list[str], overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_command_line(ExperimentConfig, "train", [*data, *overrides])
+        build_runner(check_command_line(ExperimentConfig, "train", [*data, *overrides]))
     assert caught.value.problems == [sentence]
 
 

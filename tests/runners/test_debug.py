@@ -75,7 +75,7 @@ def test_overfit_ends_when_the_samples_are_known(train: Train, monkeypatch: pyte
 
 
 def test_early_stopping_ends_a_run_that_does_not_get_better(train: Train) -> None:
-    still = "runner.lr={projector: 1e-20, tokens: 1e-20, lora: 1e-20}"
+    still = "runner.lr={projector: 1e-20, tokens: 1e-20}"
     done = train(
         "callbacks=early_stopping", "runner.max_steps=20", "runner.val_every=1", "runner.val_samples=2", "runner.val_answers=0", still
     )

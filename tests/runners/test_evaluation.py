@@ -623,7 +623,7 @@ def test_shards_that_do_not_make_a_whole(shards: list[Path], tmp_path: Path) -> 
     refused([one, two, three, copied], r"^Shard 2/3 is given twice: .*s2 and .*copied\.$")
     refused([one.parent / "whole"], r"whole holds a whole evaluation, not a shard")
     (tmp_path / "empty").mkdir()
-    refused([tmp_path / "empty"], r"is no run folder of evaluate\.py: it has no config\.yaml\.$")
+    refused([tmp_path / "empty"], r"is no run folder of an evaluation: it has no config\.yaml\.$")
     lines = (copied / "predictions.jsonl").read_text().splitlines(keepends=True)
     (copied / "predictions.jsonl").write_text("".join(lines[1:]))
     refused([one, copied, three], r"^Sample 'n\d+' \(Graph tokens, seed 0\) is missing; 1 of 11 are in no shard\.$")
