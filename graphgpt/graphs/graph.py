@@ -97,12 +97,13 @@ class TextAttributedGraph:
         known = (self.y[row] >= 0) & (self.y[self.col] >= 0)
         return float((self.y[row] == self.y[self.col])[known].float().mean())
 
-    def with_features(self, x: Tensor) -> "TextAttributedGraph":
-        """The same graph with node features.
+    def with_features(self, x: "Tensor | np.ndarray") -> "TextAttributedGraph":
+        """The same graph with node features, a tensor or an array.
 
         Raises:
             DataError: ``x`` is not ``[n, d]`` or holds a value that is not finite; the message names the first.
         """
+        x = torch.as_tensor(x)
         if x.ndim != 2 or x.shape[0] != self.num_nodes:
             raise DataError(f"Node features have shape {list(x.shape)}, expected [{self.num_nodes}, d]: one row per node.")
         bad = (~torch.isfinite(x)).nonzero()

@@ -12,6 +12,9 @@ from torch import nn
 from graphgpt.models.adapters import import_bitsandbytes
 from graphgpt.schema import ActsWith, configclass
 
+# On processors with AVX512-BF16 its import warns that a faster way for 4 bits is not installed, whether or not any are asked for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 #: Bits of a weight, without the scales of its block or row.
 BITS = {"int8": 8, "nf4": 4}
 
