@@ -83,7 +83,7 @@ STANDS_FOR = {
     r"range\(1000\)": "range(10)",
 }
 
-STEPS = ("runner.max_steps=2", "runner.global_batch_size=2", "runner.val_samples=2", "runner.checkpoint.every_n_steps=1")
+STEPS = ("runner.max_steps=2", "runner.global_batch_size=2", "runner.checkpoint.every_n_steps=1")
 FEW = ("limit=4", "baselines=false", "bootstrap=0", "threads=1", "accelerator=cpu")
 #: What only a library would say.
 NOISE = re.compile(r"warning|traceback|deprecated|failed to load|site-packages|^\s*warn", re.IGNORECASE | re.MULTILINE)
@@ -207,7 +207,7 @@ class Reader:
 
     def tiny(self, given: list[str]) -> list[str]:
         """A model of two layers on the reader's own tables, unless the command says otherwise."""
-        if any(word.startswith("resume=") for word in given):
+        if any(word.startswith("resume=") and word != "resume=auto" for word in given):
             return []
         own = {word.partition("=")[0]: word for word in given}
         data = [word for word in self.settings if word.startswith("dataset")] if own.get("dataset", "dataset=csv") == "dataset=csv" else []
@@ -245,7 +245,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     released_files.write_records(folder, released_files.RECORDS, "mine.json")
     weight_sources.write_tower(folder / "clip_gt_arxiv_pub")
     weight_sources.write_full(folder / "GraphGPT-7B-mix-all", "safetensors")
-    torch.save(weight_sources.projector_tensors(), folder / "graph_projector.bin")
+    rows = {"model.embed_tokens.weight": torch.ones(2, weight_sources.HIDDEN)}
+    torch.save(weight_sources.projector_tensors() | rows, folder / "graph_projector.bin")
     return folder
 
 

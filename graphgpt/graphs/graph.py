@@ -97,7 +97,7 @@ class TextAttributedGraph:
         known = (self.y[row] >= 0) & (self.y[self.col] >= 0)
         return float((self.y[row] == self.y[self.col])[known].float().mean())
 
-    def with_features(self, x: "Tensor | np.ndarray") -> "TextAttributedGraph":
+    def with_features(self, x: Tensor | np.ndarray) -> "TextAttributedGraph":
         """The same graph with node features, a tensor or an array.
 
         Raises:
