@@ -41,7 +41,7 @@ DOCUMENTS = [
 ]
 
 #: What a command begins with; a block that begins otherwise is Python, or one of ``SHOWN``.
-PROGRAMS = ("python", "graphgpt", "torchrun", "srun", "make", ".venv/bin/pre-commit")
+PROGRAMS = ("python", "graphgpt", "torchrun", "srun", "make", "pip", ".venv/bin/pre-commit")
 PYTHON = ("from ", "import ", "assistant", "graph = ", "talk = ")
 SHOWN = {"TextAttributedGraph --Task-->": "a drawing", '{"id": "n17"': "a record", "mine.json, record 17": "an error"}
 #: In a sentence, a command in full has settings or a folder; a name alone has not.
@@ -49,11 +49,13 @@ INLINE = re.compile(r"`((?:python (?:train|evaluate)\.py|graphgpt \w+) (?!\.\.\.
 
 NOT_RUN = {
     "make ": "it sets up an environment",
+    "pip install ": "it sets up an environment",
     ".venv/bin/pre-commit ": "it changes the repository's hooks",
     "torchrun ": "eight devices",
     "srun ": "a cluster",
     "runner.devices=": "several devices",
     "logger=[csv,wandb]": "an account",
+    "sweep --resume FOLDER": "an interrupted search; test_sweep.py has one",
     "--parallel 2": "40 runs; the README's is run, with one",
     "devices=4": "several devices",
     "hydra/launcher=submitit_slurm": "a cluster",
@@ -62,7 +64,15 @@ NOT_RUN = {
     "model/tower=mean": "the file that the document shows is not there; the test below runs it",
 }
 #: Of what is not run, what cannot be composed either.
-NOT_COMPOSED = ("make ", ".venv/bin/pre-commit ", "dataset=graphgpt_pubmed_std", "model/tower=mean", "init_from=tower")
+NOT_COMPOSED = (
+    "make ",
+    "pip install ",
+    ".venv/bin/pre-commit ",
+    "dataset=graphgpt_pubmed_std",
+    "model/tower=mean",
+    "init_from=tower",
+    "--resume FOLDER",
+)
 
 #: What stands for something of the reader's, and what it is here.
 STANDS_FOR = {
@@ -220,7 +230,8 @@ class Reader:
             assert {word for word in words[1:] if "=" not in word} <= {*targets}, command
         if composed:
             name = "evaluate" if "evaluate.py" in words else "train"
-            settings = [word for word in words if re.match(r"[\w./]+=", word)]
+            tiny = ["model/llm=tiny_random"] if name == "train" else []  # as what it starts from was made for
+            settings = [*tiny, *(word for word in words if re.match(r"[\w./]+=", word))]
             read_command_line(EvaluationConfig if name == "evaluate" else ExperimentConfig, name, settings)  # type: ignore[type-var]
 
     def execute(self, block: list[str], place: str) -> None:
