@@ -201,7 +201,7 @@ def test_env_names_versions(run: Run) -> None:
     assert code == 0
     facts = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert facts["graphgpt"] == graphgpt.__version__
-    assert facts["torch"] == torch.__version__
+    assert facts["torch"].partition("+")[0] == torch.__version__.partition("+")[0]  # of a build for CUDA only one of them says so
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert int(facts["processors"]) >= 1
     assert {"transformers", "lightning", "peft", "platform", "cuda"} <= facts.keys()
