@@ -1,21 +1,37 @@
 """``graphgpt``: what there is, what fits, what is installed."""
 
 import argparse
+import importlib.metadata
+import os
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from graphgpt import __version__
 from graphgpt.chat import add_parser as add_chat_parser
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
-from graphgpt.config_files import CONFIG_DIR, OWN, PACKAGES, add_config_dir_option, config_groups, describe, is_own, with_folders
+from graphgpt.config_files import (
+    CONFIG_DIR,
+    OWN,
+    PACKAGES,
+    add_config_dir_option,
+    config_groups,
+    describe,
+    is_own,
+    own_plugins,
+    read_config_file,
+    with_folders,
+)
 from graphgpt.data_cli import add_parser as add_data_parser
 from graphgpt.errors import GraphGPTError, nearest
 from graphgpt.outermost import user_errors
-from graphgpt.registry import add_plugins_option, load_plugins
+from graphgpt.registry import REGISTRIES, add_plugins_option, load_plugins
 from graphgpt.runs_cli import add_parser as add_runs_parser
+from graphgpt.schema import flat, shown
 from graphgpt.sweep_cli import add_parser as add_sweep_parser
 from graphgpt.weights_cli import add_parser as add_weights_parser
 
@@ -33,8 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in PROGRAMS.items():
         commands.add_parser(name, help=about)
-    ls = commands.add_parser("ls", help="list config options, all or of one kind (experiment, tower, llm, dataset, ...)")
-    ls.add_argument("kind", nargs="?", help="a config group such as model/tower, or its last part")
+    ls = commands.add_parser("ls", help="list config options, all or of one kind; the settings of one option or at a key")
+    ls.add_argument("kind", nargs="?", help="such as tower (or model/tower), experiment; tower/gat; runner.checkpoint")
+    commands.add_parser("reference", help="print every setting there is, as docs/reference.md")
+    cache = commands.add_parser("cache", help="list what is kept for the next time, or clear it")
+    cache.add_argument("--clear", nargs="*", metavar="NAME", help="remove these entries; all without a name")
     cp = commands.add_parser("cp", help="copy a shipped config file, to change it")
     cp.add_argument("source", help="such as experiment/stage1")
     cp.add_argument("target", type=Path, nargs="?", help=f"file to write, its name alone, or nothing for {OWN}/SOURCE; never overwrites")
@@ -70,6 +89,14 @@ def main(arguments: list[str] | None = None) -> None:
             load_plugins(plugins)
         if options.command == "ls":
             list_options(options.kind)
+        elif options.command == "reference":
+            from graphgpt.reference import reference
+
+            print(reference(), end="")
+        elif options.command == "cache":
+            from graphgpt.cache import clear, show
+
+            show() if options.clear is None else clear(options.clear)
         elif options.command == "cp":
             copy_config(options.source, options.target)
         elif options.command == "check":
@@ -102,23 +129,89 @@ def start(program: str, *arguments: str) -> None:
 
 
 def list_options(kind: str | None) -> None:
-    """Print the config groups with their options, each with the first line of its comment.
+    """Print the config groups with their options, the settings of one option, or those at a key.
+
+    Args:
+        kind: A group such as ``model/tower`` or its last part, an option such as ``tower/gat``, a key such as ``runner.checkpoint``; None
+            lists all groups.
 
     Raises:
-        GraphGPTError: there is no such group.
+        GraphGPTError: there is none of these.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     groups = config_groups()
     wanted = {g: files for g, files in groups.items() if kind is None or kind in (g, g.rsplit("/", 1)[-1]) or g.startswith(f"{kind}/")}
-    if not wanted:
-        raise GraphGPTError(f"There is no kind '{kind}'. {nearest(kind or '', {g.rsplit('/', 1)[-1] for g in groups} | set(groups))}")
     for group, files in wanted.items():
-        table = Table("option", "what it is", title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for path in files:
-            table.add_row(path.stem, f"yours: {describe(path)}" if is_own(path) else describe(path))
-        Console().print(table, "")
+        _show(
+            group, ["option", "what it is"], [[path.stem, f"yours: {describe(path)}" if is_own(path) else describe(path)] for path in files]
+        )
+    if kind is None or kind in REGISTRIES:
+        _list_plugins(kind)
+    alone = kind in wanted and len(wanted[kind]) == 1
+    chosen = [
+        (group, path)
+        for group, files in groups.items()
+        for path in files
+        if (alone and group == kind) or (kind is not None and kind in (f"{group}/{path.stem}", f"{group.rsplit('/', 1)[-1]}/{path.stem}"))
+    ]
+    for group, path in chosen:
+        _show_option(group, path)
+    if wanted or chosen or kind is None:
+        return
+    from graphgpt.reference import keys, settings_at
+
+    if not (found := settings_at(kind)):
+        known = {g.rsplit("/", 1)[-1] for g in groups} | set(groups)
+        if "/" in kind:
+            known = {f"{group.rsplit('/', 1)[-1]}/{path.stem}" for group, files in groups.items() for path in files} | known
+        raise GraphGPTError(f"There is no kind '{kind}'. {nearest(kind, keys() if '.' in kind else known)}")
+    _show(kind, ["key", "takes", "default", "what it is"], [[one.key, one.type, one.default, one.about] for one in found])
+
+
+def _show_option(group: str, path: Path) -> None:
+    """An option's settings with what its file makes of them; the file itself where it sets things all over the configuration."""
+    from graphgpt.reference import classes_at, settings
+
+    _, content = read_config_file(path)
+    classes = {} if group.partition("/")[0] in PACKAGES else classes_at(group.replace("/", "."))
+    cls = classes.get(str(content.get("name")), classes.get(""))
+    title = f"{group}/{path.stem}: {describe(path)}"
+    if cls is None:
+        print(f"{title}\n\n{path.read_text(encoding='utf-8-sig')}")
+        return
+    values = flat({key: value for key, value in OmegaConf.to_container(content).items() if key != "defaults"})  # type: ignore[union-attr]
+    rows = [[one.key, one.type, one.default, shown(values[one.key]) if one.key in values else "", one.about] for one in settings(cls)]
+    _show(title, ["key", "takes", "default", "here", "what it is"], rows)
+
+
+def _list_plugins(kind: str | None) -> None:
+    """Classes of the user's own: of installed plugins, and of the modules that their config files name."""
+    if not (modules := own_plugins()) and not importlib.metadata.entry_points(group="graphgpt.plugins"):
+        return
+    try:
+        load_plugins(modules)
+    except GraphGPTError as error:
+        print(f"{error}\n")
+    found = [
+        [f"{registry.kind}/{name}", f"yours: {(cls.__doc__ or '').strip().partition(chr(10))[0]} ({cls.__module__})"]
+        for registry in REGISTRIES.values()
+        for name, cls in registry.registered().items()
+        if kind in (None, registry.kind) and not cls.__module__.startswith("graphgpt.")
+    ]
+    if found:
+        _show("plugins", ["name", "what it is"], found)
+
+
+def _show(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table; whole lines where no terminal limits them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell.replace("``", "")) for cell in row))
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(highlight=False, width=None if narrow else 1000).print(table, "")
 
 
 def copy_config(source: str, target: Path | None) -> None:
@@ -157,8 +250,6 @@ def choice(group: str, name: str) -> str:
 
 def show_environment() -> None:
     """Print versions and hardware."""
-    import os
-
     import torch
 
     from graphgpt.checkpoints.folder import environment

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from graphgpt.errors import ConfigError
 from graphgpt.installation import CHECKOUT, PACKAGE
@@ -75,6 +75,20 @@ def config_groups() -> dict[str, list[Path]]:
             if group not in (".", "hydra"):
                 found.setdefault(group, {})[path.stem] = path
     return {group: [files[name] for name in sorted(files)] for group, files in sorted(found.items())}
+
+
+def own_plugins() -> list[str]:
+    """The modules that the user's own config files name as ``plugins``.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    found: list[str] = []
+    for folder in own_folders():
+        for path in sorted(folder.rglob("*.yaml")):
+            named = read_config_file(path)[1].get("plugins")
+            found += [str(module) for module in named] if isinstance(named, ListConfig) else []
+    return list(dict.fromkeys(found))
 
 
 def is_own(path: Path) -> bool:

@@ -8,7 +8,9 @@ entry point group ``graphgpt.plugins``. The config of a checkpoint imports nothi
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from graphgpt.errors import GraphGPTError, nearest
@@ -73,6 +75,10 @@ class Registry(Generic[T]):
         self._discover()
         return sorted(self._classes)
 
+    def registered(self) -> dict[str, type[T]]:
+        """The classes that are there by now; imports nothing."""
+        return dict(self._classes)
+
     def build(self, config: Any, *args: Any, **kwargs: Any) -> T:
         """An instance of the class that ``config.name`` names: ``cls(config, *args, **kwargs)``."""
         cls: Any = self.get(config.name)
@@ -121,7 +127,10 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
         GraphGPTError: a module cannot be imported; the message names it and the reason.
     """
     installed = [entry.value for entry in importlib.metadata.entry_points(group="graphgpt.plugins")]
-    for module in [*modules, *installed]:
+    named = list(modules)
+    if named and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # a module beside the user; behind all others, so that it hides none
+    for module in [*named, *installed]:
         try:
             importlib.import_module(module)
         except Exception as error:

@@ -258,7 +258,7 @@ def declared_idle(experiment: Any, config: Any = None) -> dict[str, str]:
         value: Any = getattr(config, field.name)
         if not dataclasses.is_dataclass(value):
             continue
-        registry = _registry_of(type(config).__pydantic_fields__[field.name])
+        registry = registry_of(type(config).__pydantic_fields__[field.name])
         if registry is not None and (says := getattr(registry.get(value.name), "idle", None)) is not None:
             found |= says(value, experiment)
         found |= declared_idle(experiment, value)
@@ -306,7 +306,7 @@ def _within(key: str, node: str) -> bool:
     return key == node or key.startswith(f"{node}.")
 
 
-def _registry_of(field: Any) -> "_Registry | None":
+def registry_of(field: Any) -> "_Registry | None":
     """Where the class of a field's node is registered, None for a node of one class."""
     marks = [*field.metadata, *(mark for option in typing.get_args(field.annotation) for mark in typing.get_args(option)[1:])]
     return next((mark.registry for mark in marks if isinstance(mark, Registered)), None)
