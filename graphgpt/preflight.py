@@ -64,7 +64,7 @@ def _checks(experiment: Any) -> Iterator[str]:
     yield f"lengths: {look_at_lengths(task, reader, runner, seed)}"
 
     first = Examples(task, reader, seed, training=True, instead=items.sort().values if processor.too_long == "skip" else None)
-    examples = first.__getitems__([(0, item) for item in items[: runner.samples_per_pass].tolist()])
+    examples: list[Any] = first.__getitems__([(0, item) for item in items[: runner.samples_per_pass].tolist()])
     batch = reader.collate(examples)
     unshared = sum(len(example.ids) for example in examples)
     yield f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({unshared} without sharing)"

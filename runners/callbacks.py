@@ -135,7 +135,7 @@ class Story(Callback):
         log.info("Step %d of %d: %s%s", trainer.global_step, trainer.max_steps, figures(found), self._remark(found))
 
     def _remark(self, found: Mapping[str, float]) -> str:
-        if self.best is None or self.best.monitor not in found:
+        if self.best is None or self.best.monitor is None or self.best.monitor not in found:
             return ""
         value, before = found[self.best.monitor], self.best.best_model_score
         better = before is None or (value < float(before) if self.best.mode == "min" else value > float(before))

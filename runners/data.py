@@ -68,7 +68,8 @@ class Examples(Dataset[Example]):
             other = int(self.instead[place % len(self.instead)])
             instruction = self.task.instruction(other, seed=mix(self.seed, epoch, other), training=self.training)
             with contextlib.suppress(SampleTooLong):
-                return self.reader.read([instruction])[0]
+                example: Example = self.reader.read([instruction])[0]
+                return example
         raise SampleTooLong("No training sample is short enough for model.max_length; raise it, or set model.too_long=cut.")
 
 
