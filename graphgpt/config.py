@@ -38,7 +38,8 @@ class ExperimentConfig:
     name: str
     """Short name; part of the run folder's name."""
     seed: int = Field(default=0, ge=0)
-    """Same seed, same run."""
+    """Same seed, same run: it draws first weights, the order of samples, neighbours and dropout, but no split
+    (``dataset.split.seed``)."""
     model: Annotated[Any, Registered(MODELS, "model")]
     """Language model, tower, projector, LoRA, template."""
     dataset: Annotated[Any, Registered(DATASETS, "dataset")]
@@ -111,7 +112,7 @@ class EvaluationConfig:
     shard: str | None = None
     """Such as ``2/4``: every fourth item, from the second on; null takes all. ``graphgpt gather`` joins the shards."""
     seed: int = Field(default=0, ge=0)
-    """Draws the items, their neighbours and the bootstrap."""
+    """Draws the items, their neighbours and the bootstrap, but no split: that is the checkpoint's, or ``dataset.split.seed``'s."""
     seeds: int = Field(default=1, ge=1)
     """Repeat with so many seeds, from ``seed`` on, and report mean and standard deviation."""
     wordings: Literal["all"] | None = None

@@ -102,7 +102,8 @@ def keys() -> set[str]:
         for cls in classes_at(key).values():
             for one in settings(cls, f"{key}."):
                 found |= {one.key, one.key.rpartition(".")[0]}
-                if one.type.startswith("name and settings of"):
+                path = one.key.split(".")
+                if one.type.startswith("name and settings of") and len(path) == len(set(path)):  # a mixture's parts are tasks again
                     waiting.add(one.key)
     return found
 

@@ -18,7 +18,7 @@ from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
-from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.instruction import Instruction, ModalityInput
 from graphgpt.schema import SPLITS, Baseline, Split, configclass
 
 #: What a dataset's config calls things; every wording may use these words.
@@ -117,10 +117,15 @@ class Task(ABC):
         has, found = _fields(config.chosen), {}
         if "relation" not in has:
             found["dataset.relation"] = f"acts only in a wording with {{relation}}, and task.wording={config.wording} has none."
-        if cls.text_words and not has & set(cls.text_words):
+        if not cls._has_texts(config):
             why = f"changes nothing, for the prompts of task.wording={config.wording} hold no text."
             found |= dict.fromkeys(("task.max_chars", "task.text_dropout"), why)
         return found
+
+    @classmethod
+    def _has_texts(cls, config: Any) -> bool:
+        """Whether prompts in the chosen wording, or their answers, hold texts of nodes."""
+        return not cls.text_words or bool(_fields(config.chosen) & set(cls.text_words))
 
     @classmethod
     def scores(cls, config: Any) -> bool:
@@ -273,6 +278,16 @@ class Task(ABC):
             max_tokens=sampler.max_tokens,
             layout=sampler.layout,
         )
+
+    def limits(self, inputs: Sequence[ModalityInput]) -> tuple[str, ...]:
+        """What keeps a prompt with these inputs from being longer, for ``Instruction.limits``."""
+        sampler = self.dataset.sampler
+        texts = ("task.max_chars",) if self._has_texts(self.config) else ()
+        if not inputs:
+            return texts
+        if sampler.max_tokens is not None and max(item.num_tokens for item in inputs) >= sampler.max_tokens:
+            return (*texts, "dataset.sampler.max_tokens")
+        return (*texts, f"dataset.sampler.{'hops' if sampler.layout == 'hop_field' else 'fanout'}")
 
     def fill(self, **words: str) -> str:
         """The chosen wording with its words filled in."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.models.graph_llm import PromptReader
 from graphgpt.models.model import Reader
+from graphgpt.prompts.processor import lowering
 from graphgpt.runners.data import mix, spread
 from graphgpt.task import Task
 
@@ -28,6 +29,7 @@ class Lengths:
         looked: How many were looked at.
         longest: Tokens of the longest.
         sample: Its name.
+        limits: Its instruction's.
         too_long: The items that are longer than the model reads.
     """
 
@@ -35,6 +37,7 @@ class Lengths:
     looked: int
     longest: int
     sample: str
+    limits: tuple[str, ...]
     too_long: list[int]
 
 
@@ -49,21 +52,21 @@ def measure(task: Task, reader: PromptReader, items: Tensor, seed: int, training
         training: Whether the task regularises.
     """
     looked: Sequence[int] = spread(items, MOST).tolist()
-    longest, sample, too_long = 0, "", []
+    longest, sample, limits, too_long = 0, "", (), []
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # neighbourhoods are small: threads would wait for each other, on a busy machine for most of the time
     try:
         for first in range(0, len(looked), TOGETHER):
             part = looked[first : first + TOGETHER]
-            made = reader.processor.whole([task.instruction(item, seed=mix(seed, 0, item), training=training) for item in part])
-            for item, example in zip(part, made, strict=True):
+            asked = [task.instruction(item, seed=mix(seed, 0, item), training=training) for item in part]
+            for item, instruction, example in zip(part, asked, reader.processor.whole(asked), strict=True):
                 if len(example.ids) > longest:
-                    longest, sample = len(example.ids), example.id
+                    longest, sample, limits = len(example.ids), example.id, instruction.limits
                 if len(example.ids) > reader.processor.max_length:
                     too_long.append(item)
     finally:
         torch.set_num_threads(before)
-    return Lengths(items=len(items), looked=len(looked), longest=longest, sample=sample, too_long=too_long)
+    return Lengths(items=len(items), looked=len(looked), longest=longest, sample=sample, limits=limits, too_long=too_long)
 
 
 def look(task: Task, reader: Reader, training: Tensor, validation: Tensor, seed: int) -> str | None:
@@ -93,7 +96,7 @@ def look(task: Task, reader: Reader, training: Tensor, validation: Tensor, seed:
             limit = f"model.max_length={processor.max_length}"
             raise DataError(
                 f"{len(lengths.too_long):,} of {lengths.looked:,}{of} {kind} samples are longer than {limit}; the longest, "
-                f"'{lengths.sample}', has {lengths.longest:,} tokens. Raise it, lower task.max_chars or dataset.sampler.fanout, "
+                f"'{lengths.sample}', has {lengths.longest:,} tokens. {', '.join(['Raise it', *lowering(lengths.limits)])}, "
                 "or choose model.too_long=cut (texts are shortened) or model.too_long=skip (samples are left out)."
             )
         if lengths.too_long:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 
+#: What of a model goes on from one stage to the next as it is, and those of its settings that are each stage's own.
+HANDED_OVER = {"tower": {"train", "dropout", "init_from"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
+
 
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint folder that ``path`` is, or, for a run folder, holds.
@@ -143,12 +146,14 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
         problems.append(
             f"stage1: {path} was made for the language model '{made_for['llm']['path']}', not for model.llm.path={model.llm.path}."
         )
-    free = {"tower": {"train", "dropout", "init_from"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
-    for part, ignored in free.items():
+    for part, ignored in HANDED_OVER.items():
         config = getattr(model, part)
         theirs, ours = made_for.get(part, {}), dataclasses.asdict(config)
-        if theirs.get("name") == ours.get("name"):
-            theirs = _defaults(config) | theirs  # it may be older than a setting
+        if (name := theirs.get("name")) != ours.get("name"):
+            right = f"; choose model/{part}={name}" if name else ""
+            problems.append(f"stage1: {path} has {part}.name={name!r}, but model.{part}.name={ours['name']!r}{right}.")
+            continue  # the fields of one class say nothing about another's
+        theirs = _defaults(config) | theirs  # it may be older than a setting
         problems += [
             f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
             for name, value in ours.items()

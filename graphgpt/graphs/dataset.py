@@ -26,7 +26,7 @@ class SplitConfig:
     """``given``: the split that the data bring; ``random``: by shares; ``auto``: the first of these two that there is; ``planetoid``: by
     numbers; ``file``: a table of yours."""
     seed: Annotated[int, ActsWith(name=("auto", "random", "planetoid"))] = Field(default=0, ge=0, lt=2**32)
-    """Of ``random`` and ``planetoid``. Same seed, same split, on every machine."""
+    """Draws ``random`` and ``planetoid`` splits, whatever the run's ``seed`` is. Same seed, same split, on every machine."""
     train: Annotated[float, ActsWith(name=("auto", "random"))] = Field(default=0.6, gt=0, lt=1)
     """``random``: share of the labelled nodes for training."""
     val: Annotated[float, ActsWith(name=("auto", "random"))] = Field(default=0.2, ge=0, lt=1)

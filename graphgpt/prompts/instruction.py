@@ -47,6 +47,7 @@ class Instruction:
         truth: Index of the right answer among the task's candidates, None where the task has none.
         texts: What of the messages, literally, a prompt that is too long may be shortened by: texts that say less when they are cut, not
             the question. None of the answer.
+        limits: Config keys of what keeps it from being longer still, so that lower values make it shorter.
         meta: What the task and the report want to know later.
     """
 
@@ -55,6 +56,7 @@ class Instruction:
     inputs: tuple[ModalityInput, ...] = ()
     truth: int | None = None
     texts: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
     def shortened(self, text: str, length: int) -> "Instruction":

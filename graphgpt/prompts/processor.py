@@ -28,6 +28,11 @@ TooLong = Literal["raise", "skip", "cut"]
 Encoded = dict[tuple[str, bool], list[int]]
 
 
+def lowering(limits: Sequence[str]) -> list[str]:
+    """What to do about the ``limits`` of an instruction that is too long, as part of a sentence; nothing where it has none."""
+    return [f"lower {' or '.join(limits)}"] if limits else []
+
+
 @dataclass(frozen=True)
 class Modality:
     """How inputs of one kind appear in prompts.
@@ -155,12 +160,11 @@ class Processor:
         while len(example.ids) > self.max_length:
             text = max(instruction.texts, key=len, default="")
             if too_long != "cut" or len(text) < SHORTEST:
-                way = "" if too_long == "cut" else ", or set model.too_long=cut"
-                raise SampleTooLong(
-                    f"Sample '{instruction.id}' has {length} tokens, more than model.max_length={self.max_length}"
-                    + (", and no text left to cut" if too_long == "cut" else "")
-                    + f"; raise it, lower task.max_chars or dataset.sampler.fanout{way}."
-                )
+                ways = "".join(f", {way}" for way in lowering(instruction.limits))
+                found = f"Sample '{instruction.id}' has {length} tokens, more than model.max_length={self.max_length}"
+                if too_long == "cut":
+                    raise SampleTooLong(f"{found}, and no text left to cut; raise it{ways}.")
+                raise SampleTooLong(f"{found}; raise it{ways}, or set model.too_long=cut.")
             tokens = max(1, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
             excess = math.ceil((len(example.ids) - self.max_length) * len(text) / tokens)
             instruction = instruction.shortened(text, max(0, min(len(text) - excess, len(text) - SHORTEST)))

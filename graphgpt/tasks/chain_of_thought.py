@@ -127,12 +127,14 @@ class ChainOfThought(Task):
         truth = int(self.graph.y[item])
         # A node that several teachers were asked about has several answers.
         answers = self._distilled[0].get(item, [self.graph.class_names[truth]])
+        inputs = (subgraph.input(self.graph),) * prompt.count("<graph>")
         return Instruction(
             id=str(self.graph.ids[item].as_py()),
             messages=(Message("user", prompt), Message("assistant", answers[seed % len(answers)])),
-            inputs=(subgraph.input(self.graph),) * prompt.count("<graph>"),
+            inputs=inputs,
             truth=truth,
             texts=(title, text),
+            limits=self.limits(inputs),
             meta={"node": item, "subgraph": subgraph},
         )
 

@@ -40,10 +40,12 @@ class GraphMatching(Task):
         answer = ANSWER.format(node=self.dataset.node) + " ".join(
             f"Graph token {i} corresponds to {title}." for i, title in enumerate(titles, start=1)
         )
+        inputs = (subgraph.input(self.graph),)
         return Instruction(
             id=str(self.graph.ids[item].as_py()),
             messages=(Message("user", prompt), Message("assistant", answer)),
-            inputs=(subgraph.input(self.graph),),
+            inputs=inputs,
+            limits=self.limits(inputs),
             meta={"node": item, "subgraph": subgraph},
         )
 

@@ -101,12 +101,14 @@ class LinkPrediction(Task):
         graph = self.edges.training if self.edges.split[item] == SPLITS.index("train") else self.edges.evaluation
         subgraphs = [self.subgraph(node, seed, graph) for node in pair]
         truth = YES if self.edges.linked[item] else NO
+        inputs = partners(*(subgraph.input(self.graph) for subgraph in subgraphs)) if "<graph>" in prompt else ()
         return Instruction(
             id="-".join(str(self.graph.ids[node].as_py()) for node in pair),
             messages=(Message("user", prompt), Message("assistant", self.candidates[truth])),
-            inputs=partners(*(subgraph.input(self.graph) for subgraph in subgraphs)) if "<graph>" in prompt else (),
+            inputs=inputs,
             truth=truth,
             texts=(*titles, *texts),
+            limits=self.limits(inputs),
             meta={"nodes": pair, "subgraphs": subgraphs, "pair": pair},
         )
 

@@ -159,7 +159,9 @@ class Mixture(Task):
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         name = [*self.parts][self._part[item]]
         found = self.parts[name].instruction(int(self._entry[item]), seed=seed, training=training, hide_text=hide_text)
-        return dataclasses.replace(found, id=f"{name}/{found.id}")
+        shared = self.config.parts[name].dataset is None
+        limits = tuple(key if shared and key.startswith("dataset.") else f"task.parts.{name}.{key}" for key in found.limits)
+        return dataclasses.replace(found, id=f"{name}/{found.id}", limits=limits)
 
     def _entries(self, split: Split) -> list[np.ndarray]:
         """Items of every part, in training as often as an epoch has them."""

@@ -45,12 +45,14 @@ class NodeClassification(Task):
         )
         subgraph = self.subgraph(item, seed)
         truth = int(self.graph.y[item])
+        inputs = (subgraph.input(self.graph),) if "<graph>" in prompt else ()
         return Instruction(
             id=str(self.graph.ids[item].as_py()),
             messages=(Message("user", prompt), Message("assistant", names[truth])),
-            inputs=(subgraph.input(self.graph),) if "<graph>" in prompt else (),
+            inputs=inputs,
             truth=truth,
             texts=(title, text),
+            limits=self.limits(inputs),
             meta={"node": item, "subgraph": subgraph},
         )
 

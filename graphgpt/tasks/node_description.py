@@ -23,10 +23,12 @@ class NodeDescription(Task):
         subgraph = self.subgraph(item, seed)
         prompt = self.fill()
         answer = f"{self.graph.title(item)}. {self.graph.body(item)}"
+        inputs = (subgraph.input(self.graph),) if "<graph>" in prompt else ()
         return Instruction(
             id=str(self.graph.ids[item].as_py()),
             messages=(Message("user", prompt), Message("assistant", self.cut(answer))),
-            inputs=(subgraph.input(self.graph),) if "<graph>" in prompt else (),
+            inputs=inputs,
+            limits=self.limits(inputs),
             meta={"node": item, "subgraph": subgraph},
         )
 

@@ -338,7 +338,7 @@ def hand_over(base: list[str], *overrides: str) -> list[str]:
     ("overrides", "sentence"),
     [
         (["model.tower.hops=7"], "{path} has tower.hops=2, but model.tower.hops=7."),
-        (["model/template=vicuna_v1"], "{path} has template.name='chat', but model.template.name='vicuna_v1'."),
+        (["model/template=vicuna_v1"], "{path} has template.name='chat', but model.template.name='vicuna_v1'; choose model/template=chat."),
         (["model.llm.path=other/model"], "{path} was made for the language model 'random:tiny', not for model.llm.path=other/model."),
     ],
 )
@@ -349,9 +349,10 @@ def test_hand_over_to_another_model(base: list[str], saved: Callable[..., Path],
 
 def test_hand_over_to_another_tower_and_projector(base: list[str], saved: Callable[..., Path]) -> None:
     path = saved()
-    found = hand_over(base, f"stage1={path}", "model/tower=identity", "model/projector=mlp")
-    assert f"stage1: {path} has tower.name='sgc', but model.tower.name='identity'." in found
-    assert f"stage1: {path} has projector.name='linear', but model.projector.name='mlp'." in found
+    assert hand_over(base, f"stage1={path}", "model/tower=gcn", "model/projector=mlp") == [
+        f"stage1: {path} has tower.name='sgc', but model.tower.name='gcn'; choose model/tower=sgc.",
+        f"stage1: {path} has projector.name='linear', but model.projector.name='mlp'; choose model/projector=linear.",
+    ]
 
 
 def test_hand_over_to_a_model_that_reads_other_tokens(base: list[str], saved: Callable[..., Path]) -> None:

@@ -1,12 +1,13 @@
 """From an instruction to token ids: placeholders, limits, and what is refused in which words."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from helpers import make_dataset_config, parsed
+from helpers import make_dataset_config, make_task, parsed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,7 +229,7 @@ def test_what_is_too_long_loses_text_and_nothing_else(title: int, body: int, tok
         try:
             after = getattr(cuts, make)(asked)
         except SampleTooLong as error:
-            assert f"model.max_length={limit}, and no text left to cut; raise it, " in str(error)
+            assert f"model.max_length={limit}, and no text left to cut; raise it." in str(error)
             continue
         assert len(after.ids) <= limit
         assert (after == before) == (len(before.ids) <= limit)
@@ -244,5 +245,26 @@ def test_a_prompt_is_cut_where_training_leaves_its_sample_out() -> None:
     with pytest.raises(SampleTooLong):
         skips(asked)
     assert len(skips.prompt(asked).ids) <= 100
-    with pytest.raises(SampleTooLong, match=r"or set model\.too_long=cut\.$"):
+    with pytest.raises(SampleTooLong, match=r"model\.max_length=100; raise it, or set model\.too_long=cut\.$"):
         processor(max_length=100).prompt(asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "fields", "advice"),
+    [
+        ("node_classification", {"max_tokens": 2}, {}, "task.max_chars or dataset.sampler.max_tokens"),
+        ("node_classification", {"max_tokens": 60}, {}, "task.max_chars or dataset.sampler.fanout"),
+        ("node_classification", {}, {}, "task.max_chars or dataset.sampler.fanout"),
+        ("node_classification", {"layout": "hop_field"}, {}, "task.max_chars or dataset.sampler.hops"),
+        ("link_prediction", {"max_tokens": 2}, {"wording": "titles_only"}, "task.max_chars or dataset.sampler.max_tokens"),
+        ("link_prediction", {}, {"wording": "bare", "wordings": {"bare": "<graph> <graph>?"}}, "dataset.sampler.fanout"),
+        ("graph_matching", {"max_tokens": 3}, {}, "task.max_chars or dataset.sampler.max_tokens"),
+        ("node_classification", {}, {"wording": "text", "wordings": {"text": "{text}?"}}, "task.max_chars"),
+    ],
+)
+def test_what_is_too_long_is_told_what_limits_it(
+    name: str, sampler: dict[str, Any], fields: dict[str, Any], advice: str, graph: TextAttributedGraph
+) -> None:
+    asked = make_task(name, graph, sampler=sampler, **fields).instruction(0, seed=0, training=False)
+    with pytest.raises(SampleTooLong, match=rf"model\.max_length=9; raise it, lower {re.escape(advice)}, or set model\.too_long=cut\.$"):
+        processor(max_length=9).prompt(asked)

@@ -504,7 +504,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train: Train) -> None:
 def test_samples_that_are_too_long_are_said_before_the_first_step(train: Train) -> None:
     sentence = (
         r"^\d+ of 25 training samples are longer than model\.max_length=64; the longest, 'n\d+', has \d+ tokens\. Raise it, lower task\."
-        r"max_chars or dataset\.sampler\.fanout, or choose model\.too_long=cut \(texts .*\) or model\.too_long=skip \(samples .*\)\.$"
+        r"max_chars or dataset\.sampler\.max_tokens, or choose model\.too_long=cut \(texts .*\) or model\.too_long=skip \(samples .*\)\.$"
     )
     with pytest.raises(DataError, match=sentence):
         train("model.max_length=64")

@@ -47,6 +47,16 @@ def test_an_item_is_asked_as_its_part_asks(tasks: dict[str, Task]) -> None:
         assert Counter(seen) == {name: len(task.items(split)) for name, task in tasks.items()}  # type: ignore[arg-type]
 
 
+def test_what_limits_a_prompt_is_named_where_it_stands(tasks: dict[str, Task]) -> None:
+    mixed = mixture(tasks, links={"dataset": tasks["links"].dataset})
+    limits = {
+        (found := mixed.instruction(item, seed=0, training=True)).id.partition("/")[0]: found.limits
+        for item in mixed.items("train").tolist()
+    }
+    assert limits["nodes"] == ("task.parts.nodes.task.max_chars", "dataset.sampler.fanout")
+    assert limits["links"] == ("task.parts.links.task.max_chars", "task.parts.links.dataset.sampler.fanout")
+
+
 def counts(mixed: Mixture) -> Counter[str]:
     return Counter(mixed.instruction(item, seed=0, training=True).id.partition("/")[0] for item in mixed.items("train").tolist())
 
