@@ -77,7 +77,7 @@ def test_classes_are_those_of_an_evaluation(checkpoint: Path, tmp_path: Path, se
     assert len(table) == len(lines) == 12
     assert table["id"].tolist() == [line["id"] for line in lines]
     names = list(assistant.graph.class_names)
-    assert table.columns.tolist() == ["node", "id", "answer", "probability", *names]
+    assert table.columns.tolist() == ["node", "id", "answer", "probability", "trained_on", *names]
     scores = torch.tensor([[line["scores"][name] for name in names] for line in lines])
     np.testing.assert_array_equal(table[names].to_numpy(), scores.softmax(dim=1).numpy())
     assert table["answer"].tolist() == [names[i] for i in scores.argmax(dim=1).tolist()]
@@ -126,7 +126,10 @@ def test_other_classes(assistant: GraphAssistant) -> None:
     found = assistant.classify(17, classes=["warm", "cold"])
     assert set(found.probabilities) == {"warm", "cold"}
     assert "Choose one of: warm; cold." in found.prompt
-    assert assistant.classify(nodes=[1], classes=["id", "node"]).columns.tolist() == ["node", "id", "answer", "probability", "id", "node"]
+    assert assistant.classify(nodes=[1], classes=["id", "node"]).columns.tolist() == [
+        *("node", "id", "answer", "probability", "trained_on"),
+        *("id", "node"),
+    ]
     with pytest.raises(DataError, match=r"^classes: 'warm' is empty or there twice\.$"):
         assistant.classify(17, classes=["warm", "cold", "warm"])
 
@@ -134,7 +137,7 @@ def test_other_classes(assistant: GraphAssistant) -> None:
 def test_no_nodes_are_an_empty_table(assistant: GraphAssistant) -> None:
     table = assistant.classify(nodes=[])
     assert len(table) == 0
-    assert table.columns.tolist() == ["node", "id", "answer", "probability", "Blue", "Green", "Red", "White"]
+    assert table.columns.tolist() == ["node", "id", "answer", "probability", "trained_on", "Blue", "Green", "Red", "White"]
 
 
 def test_what_cannot_be_classified(assistant: GraphAssistant) -> None:

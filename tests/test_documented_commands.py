@@ -88,6 +88,7 @@ STANDS_FOR = {
     r"experiment=\.\.\.": "experiment=stage1",
     r"checkpoint=RUN\w*": "checkpoint=runs/stage2/...",
     r"\[key=value \.\.\.\]| \.\.\.(?= |$)": "",
+    r" > docs/reference.md$": "",
     r"runner.val_every=20": "runner.val_every=2",
     r"--trials 20": "--trials 1",
     r"range\(1000\)": "range(10)",

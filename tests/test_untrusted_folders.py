@@ -126,7 +126,7 @@ def test_plugins_that_the_user_names_too_are(trained: Path, canary: Path) -> Non
 @pytest.mark.parametrize(
     ("group", "target"),
     [
-        ("callbacks", "lightning.pytorch.callbacks.ModelCheckpoint"),
+        ("callbacks", "lightning.pytorch.callbacks.BasePredictionWriter"),
         ("loggers", "lightning.pytorch.loggers.logger.DummyLogger"),
         ("callbacks", "graphgpt.runners.interruption.Interruption"),
         ("callbacks", "evil.Evil"),

@@ -132,7 +132,7 @@ def test_the_word_on_a_dead_process_is_ours(tmp_path: Path) -> None:
 
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(settings: list[str], alone: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = start(tmp_path, *settings, "runner.checkpoint.every_n_steps=0", f"hydra.run.dir={folder}")
+    process = start(tmp_path, *settings, "runner.checkpoint.every_n_steps=0", "runner.checkpoint.keep=1", f"hydra.run.dir={folder}")
     waited = time.monotonic()
     while len(curve(folder)) < 2 and process.poll() is None and time.monotonic() - waited < WAIT:
         time.sleep(0.002)

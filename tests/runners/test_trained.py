@@ -23,7 +23,7 @@ from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.runners.evaluation import evaluate, remarks, unseen
 from graphgpt.task import Task
 
-MOMENT = ["runner.max_steps=1", "runner.global_batch_size=2", "runner.val_answers=0"]
+MOMENT = ["runner.max_steps=1", "runner.global_batch_size=2"]
 LABELS = [("Red", "Green", "Blue", "White")[i * i % 7 % 4] for i in range(42)]
 
 
