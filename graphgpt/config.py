@@ -144,7 +144,7 @@ class EvaluationConfig:
     accelerator: Accelerator = "auto"
     """Where to run."""
     resume: str | None = None
-    """Unused here; the run folder's name is made by one rule for both programs."""
+    """Refused: an evaluation does not go on. It is here since one rule makes the run folders' names of both programs."""
     plugins: list[str] = Field(default_factory=list)
     """Modules that register more classes; one that a checkpoint's config names is imported only if it is named here too."""
 
@@ -178,6 +178,9 @@ def read_config(cls: type[C], data: dict[str, Any], given: Collection[str] = ())
     elif isinstance(config, EvaluationConfig) and config.shard and config.devices > 1:
         problems.append(f"devices={config.devices}: makes shards by itself; leave shard={config.shard} out, or use devices=1.")
     if isinstance(config, EvaluationConfig):
+        if config.resume:
+            go_on = "(only a sweep goes on: -m resume=FOLDER)"
+            problems.append(f"resume: an evaluation does not go on; leave resume={config.resume} out {go_on}.")
         for name, folder in config.compare.items():
             if not any(Path(folder).glob("**/predictions.jsonl")):
                 problems.append(f"compare.{name}: {folder} is no run folder of an evaluation: it has no predictions.jsonl.")

@@ -30,8 +30,8 @@ from graphgpt.command_line import (
     register_resolvers,
     resolving,
 )
-from graphgpt.compatibility import metric_problems, run_problems
-from graphgpt.config import C, ExperimentConfig, plain_settings
+from graphgpt.compatibility import accelerator_problems, metric_problems, run_problems
+from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings
 from graphgpt.config_files import OWN, config_groups, own_folders, with_folders
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean
 from graphgpt.files import new_folder, write_json, write_text
@@ -89,7 +89,7 @@ def _launch_run(program: Callable[[], None], cls: type[Any], config_name: str, o
         raise ConfigError([f"{argument}: several values make a sweep; start it with -m." for argument in line.swept])
     [config] = line.configs
     # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
-    if isinstance(config, ExperimentConfig) and (problems := run_problems(config)):
+    if problems := _problems_here(config):
         raise ConfigError(problems)
     _check_folder(line, overrides, config.resume)
     arguments = line.arguments
@@ -155,6 +155,11 @@ def _unknown_flag(flag: str) -> str:
     if flag.startswith("--") and re.match(r"[a-z]", name):
         return f"{flag}: is no flag; settings are written without dashes, {name.replace('-', '_')}={value if equals else '...'}."
     return f"{flag}: is no flag; there are -m, --help, --cfg job, --config-dir DIR, and Hydra's (--hydra-help)."
+
+
+def _problems_here(config: ExperimentConfig | EvaluationConfig) -> list[str]:
+    """What keeps a run from being run on this machine."""
+    return run_problems(config) if isinstance(config, ExperimentConfig) else accelerator_problems(config.accelerator, "accelerator")
 
 
 def _check_folder(line: CommandLine[Any], overrides: Sequence[str], resume: str | None) -> None:

@@ -21,13 +21,14 @@ from torch import Tensor
 from graphgpt.ablations import ablated, without_graph
 from graphgpt.baselines import NAMES
 from graphgpt.checkpoints.card import add_scores
-from graphgpt.checkpoints.folder import find_checkpoint, read_history, read_manifest
+from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, read_history, read_manifest
+from graphgpt.checkpoints.next_steps import after_evaluation
 from graphgpt.checkpoints.trained import read_trained
 from graphgpt.compatibility import device_type
-from graphgpt.config import BASELINES, plain_settings
+from graphgpt.config import plain_settings
 from graphgpt.errors import DataError
 from graphgpt.files import write_json, write_text
-from graphgpt.installation import typed
+from graphgpt.installation import as_typed
 from graphgpt.models.adapters import peft
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
@@ -334,10 +335,16 @@ def write_evaluation(
         "wordings": _wordings(task, config, predictions),
         "leakage": leakage,
         **_analysis(task, instructions, first, main),
+        "next_steps": after_evaluation(
+            checkpoint_experiment(config.checkpoint),
+            config,
+            items=trained["items"] - trained["left_out"],
+            wordings=bool(other_wordings(task)),
+        ),
     }
     lines = [_record(task, config, step, item, found) for step, run in predictions.items() for item, found in run.items()]
     write_text(folder / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_report(_report(task, config, model, result, rows, _samples(task, instructions, first, config), folder), folder / "report.html")
+    write_report(_report(task, config, model, result, rows, _samples(task, instructions, first, config)), folder / "report.html")
     write_json(folder / "metrics.json", result)
     write_text(folder / "config.yaml", yaml.safe_dump(plain_settings(config), sort_keys=False, allow_unicode=True))
     if not config.shard:
@@ -362,7 +369,7 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
         console.print(sentence)
     console.print(f"Report: {folder / 'report.html'}")
     console.print("\nWhat to try next:")
-    for what, command in _next_steps(result, folder):
+    for what, command in result["next_steps"]:
         console.print(f"  {what}:\n    {command}")
 
 
@@ -435,16 +442,13 @@ def _baseline_rows(task: Task, config: Any, predictions: Predictions) -> Iterato
         if step.variant == "none" and step.wording is None:
             for name, scores in task.baselines(torch.tensor([*run]), step.seed, names):
                 runs.setdefault(name, []).append(Answers(truth=_truth(run), scores=scores))
-    missing = [name for name in names if NAMES[name] not in runs]
-    if missing and config.baselines != BASELINES:
-        log.warning("baselines: there is no %s for the task '%s'.", " or ".join(missing), task.config.name)
     for name, answers in runs.items():
         yield _row(name, answers, task, config)
 
 
 def baseline_names(task: Task, wanted: Sequence[Baseline], max_edges: int) -> list[Baseline]:
-    """The baselines that are no language model, without the networks where the graph has more than ``max_edges`` edges."""
-    names: list[Baseline] = [name for name in wanted if name != "llm"]
+    """Those of the wanted baselines that the task has, without the networks where the graph has more than ``max_edges`` edges."""
+    names: list[Baseline] = [name for name in wanted if name in task.known_baselines]
     graph = graph_of(task)
     left_out = [NAMES[name] for name in NETWORKS if name in names and graph is not None and graph.num_edges > max_edges]
     if left_out:
@@ -528,9 +532,7 @@ def _samples(task: Task, instructions: Sequence[Instruction], predictions: Seque
     return [shown_sample(task, instructions[i], predictions[i]) for i in chosen]
 
 
-def _report(
-    task: Task, config: Any, model: Any, result: dict[str, Any], rows: list[Row], samples: list[Sample], evaluation: Path
-) -> Report:
+def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: list[Row], samples: list[Sample]) -> Report:
     folder = find_checkpoint(config.checkpoint)
     manifest = read_manifest(folder)
     graph = graph_of(task)
@@ -539,7 +541,7 @@ def _report(
         title=f"{task.config.name.replace('_', ' ').capitalize()} on {result['graph']}",
         summary=_summary(result, rows),
         created=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
-        command=" ".join(["python", *sys.argv]),
+        command=as_typed(sys.argv),
         facts={
             **MODELS.get(model.name).facts(model),
             "Task": f"{task.config.name}, wording '{task.config.wording}'" if hasattr(task.config, "wording") else task.config.name,
@@ -564,7 +566,7 @@ def _report(
         by_homophily=result["by_homophily"] or [],
         by_degree=result["by_degree"] or [],
         samples=samples,
-        next_steps=_next_steps(result, evaluation),
+        next_steps=[(what, command) for what, command in result["next_steps"]],
     )
 
 
@@ -578,26 +580,6 @@ def _summary(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     if main == "accuracy":
         return f"The model gives the right answer for {value:.1%} of {items}{against}."
     return f"{metric_name(main)} is {value:.1%} on {items}{against}."
-
-
-def _next_steps(result: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
-    checkpoint = result["checkpoint"]
-    if not MODELS.get(result["model"]).reads_words:
-        return [
-            ("Score every test item", typed("evaluate", f"checkpoint={checkpoint}", "limit=null")),
-            ("Set it beside a language model that reads the graph", typed("evaluate", "checkpoint=RUN_FOLDER", f"compare.gnn={folder}")),
-        ]
-    return [
-        ("Score every test item", typed("evaluate", f"checkpoint={checkpoint}", "limit=null")),
-        ("See what the answers come from", typed("evaluate", f"checkpoint={checkpoint}", "ablation=all")),
-        ("Train longer", typed("train", "experiment=stage2/node_classification", "stage1=RUN_FOLDER", "runner.max_steps=1000")),
-        (
-            "Keep the language model frozen, as GraphGPT does",
-            typed("train", "experiment=stage2/node_classification", "stage1=RUN_FOLDER", "model/lora=none"),
-        ),
-        ("Use your own graph", typed("train", "experiment=stage1", "dataset=csv", "dataset.nodes=nodes.csv", "dataset.edges=edges.csv")),
-        ("See every choice there is", "graphgpt ls"),
-    ]
 
 
 @contextlib.contextmanager

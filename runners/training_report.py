@@ -1,5 +1,6 @@
 """What a training run leaves behind to be read: its stage in the checkpoint's history, and report.html."""
 
+import dataclasses
 import datetime
 import statistics
 import sys
@@ -8,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graphgpt.checkpoints.card import next_steps
 from graphgpt.checkpoints.folder import environment
+from graphgpt.checkpoints.next_steps import after_training
 from graphgpt.files import read_json_lines
+from graphgpt.installation import as_typed
 from graphgpt.models.model import Model
 from graphgpt.runners.data import mix
 from graphgpt.runners.measurements import task_of
@@ -75,7 +77,7 @@ def write_training_report(task: Task, model: Model, experiment: Any, history: Se
             title=f"Training {name} on {' and '.join(dict.fromkeys(part.data['name'] for part in parts))}",
             summary=_summary(this),
             created=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
-            command=" ".join(["python", *sys.argv]),
+            command=as_typed(sys.argv),
             facts={
                 **model.facts(model.config),
                 "Task": task.config.name,
@@ -100,10 +102,7 @@ def write_training_report(task: Task, model: Model, experiment: Any, history: Se
             by_homophily=[],
             by_degree=[],
             samples=_samples(task, experiment.seed + 1, folder),
-            next_steps=[
-                *next_steps(task.asks, model.config.tower.name, folder),
-                ("Compare it with other runs", f"graphgpt runs {folder.parent}"),
-            ],
+            next_steps=after_training(dataclasses.asdict(experiment), folder),
         ),
         folder / "report.html",
     )

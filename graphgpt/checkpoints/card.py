@@ -1,14 +1,13 @@
 """The model card of a checkpoint folder: ``README.md``, made from the manifest, the history and the scores known so far."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphgpt.checkpoints.folder import read_history, read_manifest
+from graphgpt.checkpoints.folder import checkpoint_experiment, read_history, read_manifest
+from graphgpt.checkpoints.next_steps import Step, after_training
 from graphgpt.files import write_json, write_text
-from graphgpt.installation import typed
-from graphgpt.registry import TASKS
 
 SCORES = "scores.json"
 
@@ -48,11 +47,12 @@ def add_scores(folder: Path, result: Mapping[str, Any], evaluation: Path) -> Non
 
 def write_card(folder: Path) -> None:
     """Write ``README.md`` of a checkpoint folder."""
-    write_text(folder / "README.md", model_card(read_manifest(folder), read_history(folder), read_scores(folder)))
+    steps = after_training(checkpoint_experiment(folder), folder)
+    write_text(folder / "README.md", model_card(read_manifest(folder), read_history(folder), read_scores(folder), steps))
 
 
-def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], scores: list[dict[str, Any]]) -> str:
-    """What a checkpoint is, in Markdown with the header that model hubs read."""
+def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], scores: list[dict[str, Any]], steps: Sequence[Step] = ()) -> str:
+    """What a checkpoint is, and what can be done with it (``steps``), in Markdown with the header that model hubs read."""
     model, title = manifest["model"], manifest["task"].replace("_", " ").capitalize()
     what, header = "The weights of a tower, and of what it was trained with.", ["library_name: graphgpt"]
     parts = {"Tower": model["tower"]["name"]}
@@ -96,27 +96,9 @@ def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], score
     if not scores:
         lines.append("None yet.")
     lines += ["", "## Use", ""]
-    for what, command in next_steps(TASKS.get(manifest["task"]).asks, model["tower"]["name"], "FOLDER"):
+    for what, command in steps:
         lines += [f"{what}:", "", f"    {command}", ""]
     return "\n".join(lines)
-
-
-def next_steps(asks: bool, tower: str, folder: str | Path) -> list[tuple[str, str]]:
-    """What to do with a checkpoint, each with its command.
-
-    Args:
-        asks: Of its task.
-        tower: Name of its tower.
-        folder: Where it lies.
-    """
-    if asks:
-        return [("See how good it is", typed("evaluate", f"checkpoint={folder}"))]
-    return [
-        (
-            "Let a language model read with this tower",
-            typed("train", "experiment=stage1", f"model/tower={tower}", f"model.tower.init_from={folder}"),
-        )
-    ]
 
 
 def licence_of(base: str) -> str:

@@ -29,6 +29,8 @@ MANIFEST: dict[str, Any] = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    experiment = {"task": {"name": "node_classification"}, "model": {**MANIFEST["model"], "name": "graph_llm"}, "dataset": {"name": "csv"}}
+    (tmp_path / "config.yaml").write_text(json.dumps(experiment))
     (tmp_path / "history.json").write_text(json.dumps([{"name": "graph_matching"}, {"name": "node_classification"}]))
     return tmp_path
 

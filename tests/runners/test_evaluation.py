@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import csv_overrides, train, uneven_overrides
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment, read_config
 from graphgpt.errors import ConfigError, DataError, GraphGPTError
 from graphgpt.gather import gather
+from graphgpt.launch import launch
 from graphgpt.runners.evaluation import evaluate
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.graph_matching import ANSWER, matched_titles
@@ -441,12 +443,32 @@ def test_the_language_model_alone_is_the_base_model(checkpoint: Path, run: Evalu
         ("shard=5/4", "shard: '5/4' does not exist; the last of 4 is 4/4."),
         ("wordings=some", "wordings: 'some' is not one of all"),
         ("leakage=eror", "Did you mean 'error'?"),
+        (
+            "baselines=text_cosine",
+            "baselines: there is no text_cosine for task.name=node_classification and model.name=graph_llm; it has gcn, ",
+        ),
+        ("resume=foo", "resume: an evaluation does not go on; leave resume=foo out (only a sweep goes on: -m resume=FOLDER)."),
     ],
 )
 def test_settings_that_do_not_exist(checkpoint: Path, override: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={checkpoint}", *override.split(",")])
     assert sentence in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_device_that_is_not_here_is_said_before_anything_is_read(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"checkpoint={checkpoint}", "accelerator=cuda", f"hydra.run.dir={tmp_path}/run"])
+    with pytest.raises(SystemExit) as left:
+        launch(lambda: pytest.fail("it went on"), EvaluationConfig, "evaluate")
+    assert left.value.code == 2
+    assert (
+        "accelerator: this machine has no cuda device that torch can use; use accelerator=auto, which is cpu here."
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 # Written answers beside scored ones.
