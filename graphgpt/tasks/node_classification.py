@@ -20,11 +20,8 @@ class NodeClassification(Task):
 
     words = ("classes", "numbered", "title", "text")
     reveals = "class"
-<<<<<<< HEAD
     text_words = ("title", "text")
     known_baselines = ("majority", "tfidf", "sgc", "gcn", "graphsage")
-=======
->>>>>>> f5ef8ed (What to try next is this run's own: its task, its data, its folder, nothing that was just done)
 
     @configclass
     class Config(TaskConfig):

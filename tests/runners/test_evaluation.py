@@ -445,7 +445,7 @@ def test_the_language_model_alone_is_the_base_model(checkpoint: Path, run: Evalu
         ("leakage=eror", "Did you mean 'error'?"),
         (
             "baselines=text_cosine",
-            "baselines: there is no text_cosine for task.name=node_classification and model.name=graph_llm; it has gcn, ",
+            "there is no text_cosine for task.name=node_classification and model.name=graph_llm; it has ",
         ),
         ("resume=foo", "resume: an evaluation does not go on; leave resume=foo out (only a sweep goes on: -m resume=FOLDER)."),
     ],
