@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Generic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, read_experiment
+from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, find_checkpoint, read_experiment
+from graphgpt.checkpoints.hand_over import TAKEN, handed_over
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
 from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, options
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
 from graphgpt.files import new_folder
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import FINISHED, run_state
-from graphgpt.schema import MISSING
+from graphgpt.schema import MISSING, flat, parse, shown
 from graphgpt.untrusted import leads_out
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class CommandLine(Generic[C]):
     """The overrides in Hydra's grammar."""
     swept: list[str]
     """Those of them that a sweep is written in, and what a file sweeps over."""
+    notes: list[str]
+    """What it does not say and its runs do all the same, for the terminal."""
     hydra: DictConfig
     """Hydra's own settings, as the first run has them: launcher, sweeper, where a sweep goes."""
 
@@ -125,17 +128,18 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
         runs = [
             (chosen, first if chosen == start else _compose(config_name, chosen, problems)) for chosen in _combinations([*values.values()])
         ]
-    configs = []
+    configs: list[C] = []
+    notes: list[str] = []
     for chosen, composed in runs:
         try:
-            config = read_composed(cls, _without_hydra(composed), chosen)
+            config = read_composed(cls, _without_hydra(composed), chosen, notes)
             problems += _name_problems(config.name)
             configs.append(config)
         except ConfigError as more:
             problems += more.problems
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    return CommandLine(configs, [*arguments], swept, first.hydra)
+    return CommandLine(configs, [*arguments], swept, [*dict.fromkeys(notes)], first.hydra)
 
 
 def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:
@@ -376,17 +380,21 @@ def given_keys(overrides: Iterable[str]) -> list[str]:
     return [key for key in keys if not is_group(key)]
 
 
-def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] = ()) -> C:
+def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] = (), notes: list[str] | None = None) -> C:
     """A typed configuration from what Hydra composed.
 
     Args:
         cls: Schema of the root.
         composed: Hydra's.
-        overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them.
+        overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them; ``stage1`` takes of its
+            run what they and an experiment leave open.
+        notes: What was taken so is appended here.
     """
     data = _plain(composed)
     if isinstance(plugins := data.get("plugins"), list):
         load_plugins(module for module in plugins if isinstance(module, str))
+    if cls is ExperimentConfig and data.get("resume") in (None, AUTO):
+        data = _begun(data, overrides, [] if notes is None else notes)
     if cls is ExperimentConfig and data.get("resume") == AUTO:
         data |= {"resume": _interrupted(data)}
     elif cls is ExperimentConfig and data.get("resume"):
@@ -394,6 +402,44 @@ def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] =
     if cls is EvaluationConfig:
         data = _completed(data)
     return read_config(cls, data, given_keys(overrides))
+
+
+def _begun(data: dict[str, Any], overrides: Sequence[str], notes: list[str]) -> dict[str, Any]:
+    """Settings of a run that may start where another ended: what nobody has chosen is as it was there.
+
+    Raises:
+        ConfigError: that run's config cannot be used.
+    """
+    folder = data.get("stage1")
+    if not isinstance(folder, str) or folder == MISSING or checkpoint_problems(folder, "stage1"):
+        return data
+    chosen = {override.lstrip("+~").partition("=")[0].replace("/", ".") for override in overrides}
+    problems: list[str] = []
+    try:
+        found = handed_over(folder, data, _plain(compose_unchecked("train", [])), chosen)
+        after = parse(ExperimentConfig, found, problems)
+        if problems:  # perhaps for want of a class of the user's own
+            check_plugins(read_experiment(find_checkpoint(folder) / "config.yaml"), folder)
+    except GraphGPTError as error:
+        raise ConfigError([f"stage1: {error}"]) from error
+    before = parse(ExperimentConfig, data, problems)
+    if found != data and not problems and (taken := _taken(plain_settings(before), plain_settings(after))):
+        listed = " and ".join(filter(None, [", ".join(taken[:-1]), taken[-1]]))
+        notes.append(f"stage1: takes {listed} from {folder}")
+    return found
+
+
+def _taken(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What a hand-over changed, as it would be typed: a choice, or single values where the choice is the same."""
+    found = []
+    for key in TAKEN:
+        ours, theirs = ({**settings, **settings["model"]}[key.rpartition(".")[2]] for settings in (before, after))
+        if ours.get("name") != theirs.get("name"):
+            found.append(f"{key.replace('.', '/')}={theirs['name']}")
+        else:
+            values = flat(ours)
+            found += [f"{key}.{name}={shown(value)}" for name, value in flat(theirs).items() if values.get(name, MISSING) != value]
+    return found
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:
