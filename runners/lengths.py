@@ -52,7 +52,8 @@ def measure(task: Task, reader: PromptReader, items: Tensor, seed: int, training
         training: Whether the task regularises.
     """
     looked: Sequence[int] = spread(items, MOST).tolist()
-    longest, sample, limits, too_long = 0, "", (), []
+    longest, sample, too_long = 0, "", []
+    limits: tuple[str, ...] = ()
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # neighbourhoods are small: threads would wait for each other, on a busy machine for most of the time
     try:
