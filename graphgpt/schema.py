@@ -256,7 +256,7 @@ def declared_idle(experiment: Any, config: Any = None) -> dict[str, str]:
     config = experiment if config is None else config
     for field in dataclasses.fields(config):
         value: Any = getattr(config, field.name)
-        if not dataclasses.is_dataclass(value):
+        if not hasattr(value, "__dataclass_fields__"):
             continue
         registry = registry_of(type(config).__pydantic_fields__[field.name])
         if registry is not None and (says := getattr(registry.get(value.name), "idle", None)) is not None:
