@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, find_checkpoint, read_experiment
 from graphgpt.checkpoints.hand_over import TAKEN, handed_over
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
-from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, options
+from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, keys_of, options, own_file
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
 from graphgpt.files import new_folder
 from graphgpt.registry import check_plugins, load_plugins
@@ -138,8 +138,20 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
         except ConfigError as more:
             problems += more.problems
     if problems:
-        raise ConfigError(dict.fromkeys(problems))
+        raise ConfigError(_with_own_files(dict.fromkeys(problems), [composed for _, composed in runs], given_keys(arguments)))
     return CommandLine(configs, [*arguments], swept, [*dict.fromkeys(notes)], first.hydra)
+
+
+def _with_own_files(problems: Iterable[str], runs: Iterable[DictConfig], given: Sequence[str]) -> list[str]:
+    """Problems, with the file of the user's own that has the value, where one has and the command line has not."""
+    choices = {(group, option) for run in runs for group, option in run.hydra.runtime.choices.items() if isinstance(option, str)}
+    files = [(group, path) for group, option in sorted(choices) if (path := own_file(group, option)) is not None]
+    found = []
+    for problem in problems:
+        key = re.split(r"[:=]", problem, maxsplit=1)[0]
+        where = [path for group, path in files if key not in given and key in keys_of(group, path)]
+        found.append(f"{problem} It stands in {where[-1]}." if where else problem)
+    return found
 
 
 def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:
@@ -217,6 +229,15 @@ def _readable(config_name: str, arguments: Sequence[str], problems: list[str]) -
     return found
 
 
+#: Keys of folders that are looked at before a configuration is typed.
+FOLDERS = ("resume", "stage1", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")
+
+
+def expanded(folder: str) -> str:
+    """A path without the ``~`` that stands for the user's home; as it is where there is no such user."""
+    return os.path.expanduser(folder)  # noqa: PTH111  # pathlib's raises instead
+
+
 #: A value that begins so is meant for Hydra: a list, a mapping, a text in quotes, a function.
 _STRUCTURED = re.compile(
     r"""\s*(?:[\[{'"]|(?:choice|range|interval|glob|sort|shuffle|tag|extend_list|json_str|int|float|str|bool)\()|.*(?<!\\)\$\{"""
@@ -236,8 +257,8 @@ def in_grammar(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if value == "None":
         return f"{key}={'none' if 'none' in options(key.lstrip('+')) else 'null'}"
-    if key in ("hydra.run.dir", "hydra.sweep.dir") and value.startswith("~"):
-        value = str(Path(value).expanduser())
+    if key.lstrip("+") in FOLDERS and "~" in value:
+        value = ",".join(expanded(folder) for folder in value.split(","))
         argument = f"{key}={value}"
     try:
         _parsed(argument)

@@ -91,6 +91,24 @@ def own_plugins() -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def own_file(group: str, option: str) -> Path | None:
+    """The user's own file of an option, None where it is a shipped one."""
+    return next((file for folder in own_folders() if (file := folder / group / f"{option}.yaml").is_file()), None)
+
+
+def keys_of(group: str, path: Path) -> set[str]:
+    """The dotted keys that a file of a group sets, those of whole nodes too."""
+    place = PACKAGES.get(group.partition("/")[0], group.replace("/", "."))
+    waiting: list[tuple[str, Any]] = [("" if place == "_global_" else place, OmegaConf.to_container(read_config_file(path)[1]))]
+    found: set[str] = set()
+    while waiting:
+        key, value = waiting.pop()
+        found.add(key)
+        if isinstance(value, dict):
+            waiting += [(f"{key}.{name}".lstrip("."), below) for name, below in value.items()]
+    return found
+
+
 def is_own(path: Path) -> bool:
     """Whether a config file is the user's."""
     return not path.is_relative_to(CONFIG_DIR)

@@ -12,11 +12,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from graphgpt.errors import GraphGPTError
+
 
 def cache_dir() -> Path:
-    """``$GRAPHGPT_CACHE``, else ``graphgpt`` in the user's cache folder. Everything in it can be made again."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("GRAPHGPT_CACHE") or Path(base) / "graphgpt")
+    """``$GRAPHGPT_CACHE``, else ``graphgpt`` in the user's cache folder. Everything in it can be made again.
+
+    Raises:
+        GraphGPTError: the user has no home.
+    """
+    if named := os.environ.get("GRAPHGPT_CACHE"):
+        return Path(named)
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise GraphGPTError("You have no home folder; say in the environment variable GRAPHGPT_CACHE where to keep things.") from error
+    return Path(base) / "graphgpt"
 
 
 def new_folder(folder: Path) -> Path:

@@ -24,6 +24,7 @@ from graphgpt.command_line import (
     addable,
     check_command_line,
     compose_unchecked,
+    expanded,
     quoted,
     read_command_line,
     read_sweeps,
@@ -366,7 +367,7 @@ def _resumed_sweep(overrides: Sequence[str], config_name: str) -> tuple[list[str
                 return others, file.parent
         print(f"resume={AUTO}: nothing to go on with, a new sweep")
         return others, None
-    folder = Path(wanted)
+    folder = Path(expanded(wanted))
     started = read_sweep(folder)
     if started["program"] != config_name:
         right = (

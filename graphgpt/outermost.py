@@ -109,6 +109,7 @@ def refused_by_the_system(error: OSError) -> str | None:
     else:
         tried = "read" if error.errno == errno.ENOENT else "made"
     shown = str(path) if len(str(path)) < 200 else f"{str(path)[:80]}...{str(path)[-40:]}"
-    ours = path.absolute().is_relative_to(cache_dir().absolute())
+    cache = cache_dir().absolute()
+    ours = path.absolute().is_relative_to(cache) or (not there and cache.is_relative_to(path.absolute()))  # a home that is not there
     place = " What can be made again is kept in the folder that the environment variable GRAPHGPT_CACHE names." if ours else ""
     return f"{shown} cannot be {tried}: {why}.{place}"

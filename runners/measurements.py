@@ -196,6 +196,14 @@ class ValidationScores(Callback):
         self.watched = watched
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log_dict(self.scores(trainer, pl_module))
+
+    def scores(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """The metrics as the model is now; every process has to ask.
+
+        Raises:
+            GraphGPTError: one that is watched is not defined.
+        """
         own = self.items[trainer.global_rank :: trainer.world_size].tolist()
         parts: dict[str, tuple[Task, list[Instruction]]] = {}
         for item in own:
@@ -206,11 +214,13 @@ class ValidationScores(Callback):
         model: Any = pl_module.model
         with trainer.precision_plugin.val_step_context():
             found = {name: [*model.predictions(part, asked, self.settings)] for name, (part, asked) in parts.items()}
+        scores: dict[str, float] = {}
         for name, predictions in gathered_lists(found, trainer.world_size).items():
             part = self.task.parts[name] if isinstance(self.task, Mixture) else self.task
             metrics = part.metrics(predictions)
             suffix = f"/{name}" if isinstance(self.task, Mixture) else ""
-            pl_module.log_dict(self._defined({f"val/{key}{suffix}": value for key, value in metrics.items()}, len(predictions)))
+            scores |= self._defined({f"val/{key}{suffix}": value for key, value in metrics.items()}, len(predictions))
+        return scores
 
     def _defined(self, metrics: dict[str, float], count: int) -> dict[str, float]:
         fine = {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -16,6 +16,7 @@ from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.models.model import Batch, Model
 from graphgpt.runners.callbacks import figures
 from graphgpt.runners.data import mix
+from graphgpt.runners.measurements import ValidationScores
 from graphgpt.runners.strategies import shard
 from graphgpt.runners.targets import build_leaf
 
@@ -60,6 +61,9 @@ class ModelModule(LightningModule):
             for number, batch in enumerate(loader):
                 self.validation_step(self.trainer.strategy.batch_to_device(batch), number)
             metrics = self._summary()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ValidationScores):
+                metrics |= callback.scores(self.trainer, self)
         self.model.train()
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step=-1)

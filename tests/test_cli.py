@@ -170,6 +170,38 @@ def test_check_of_samples_that_are_too_long(run: Run, good: list[str]) -> None:
     assert re.search(r"^5\. failed \d+ of \d+ training samples are longer than model\.max_length=64; ", out, re.MULTILINE)
 
 
+def test_check_of_one_class(run: Run, good: list[str], tmp_path: Path) -> None:
+    nodes = (tmp_path / "nodes.csv").read_text()
+    (tmp_path / "nodes.csv").write_text(nodes.replace(",Green\n", ",Red\n").replace(",Blue\n", ",\n"))
+    code, out, _ = run("check", *good, "task=node_classification")
+    assert code == 2
+    assert out.splitlines()[-1] == (
+        "3. failed task.name: 'node_classification' has nothing to tell apart in 'csv', for all that is labelled there is 'Red'; "
+        "take data of two or more classes, or task=node_description."
+    )
+
+
+def test_check_reads_prompts_as_training_does(run: Run, good: list[str]) -> None:
+    """Also where the original's faults are on: the graph that is not read still takes its place in the prompt."""
+    from graphgpt.assembly import build_model, build_task
+    from graphgpt.command_line import check_command_line
+    from graphgpt.config import ExperimentConfig
+    from graphgpt.runners.data import mix
+    from graphgpt.runners.task_data import training_items
+
+    overrides = [*good, "task=link_prediction", "model.compat.last_input_only=true"]
+    code, out, _ = run("check", *overrides)
+    assert code == 0
+    experiment = check_command_line(ExperimentConfig, "train", overrides)
+    task = build_task(experiment)
+    reader, seed = build_model(experiment, task).reader(), experiment.seed
+    items = training_items(task, None, seed)[: experiment.runner.samples_per_pass].tolist()
+    read = reader.read([task.instruction(item, seed=mix(seed, 0, item), training=True) for item in items])
+    batch = reader.collate(read)
+    unshared = sum(len(example.ids) for example in read)
+    assert f"batch: {len(items)} samples in {batch.num_tokens} tokens ({unshared} without sharing)" in out
+
+
 def test_check_shows_brackets_as_they_are(run: Run, good: list[str], tmp_path: Path) -> None:
     nodes = (tmp_path / "nodes.csv").read_text()
     for label in ("Red", "Green", "Blue"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.files import atomic_folder, write_text
+from graphgpt.files import atomic_folder, cache_dir, write_text
 from graphgpt.outermost import refused_by_the_system, user_errors
 
 
@@ -41,9 +41,30 @@ def test_other_errors_keep_their_traceback(error: Exception) -> None:
 
 def test_the_cache_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GRAPHGPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
     sentence = refused_by_the_system(PermissionError(errno.EACCES, "x", str(tmp_path / "cache" / "graphs")))
     assert sentence is not None
     assert sentence.endswith("the folder that the environment variable GRAPHGPT_CACHE names.")
+    # A home that is not there: what cannot be made lies above the cache.
+    for name in ("GRAPHGPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    sentence = refused_by_the_system(PermissionError(errno.EACCES, "x", str(tmp_path / "gone")))
+    assert sentence is not None
+    assert sentence.startswith(f"{tmp_path}/gone cannot be made: no permission. ") and "GRAPHGPT_CACHE" in sentence
+
+
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRAPHGPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    sentence = r"^You have no home folder; say in the environment variable GRAPHGPT_CACHE where to keep things\.$"
+    with pytest.raises(GraphGPTError, match=sentence):
+        cache_dir()
 
 
 def test_what_is_made_for_a_moment_is_told_by_its_name(tmp_path: Path) -> None:

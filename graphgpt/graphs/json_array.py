@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numba import njit
+
+from graphgpt.compiled import compiled
 
 CHUNK = 8 * 2**20
 LONGEST = 64 * 2**20
@@ -78,7 +79,7 @@ def _shown(data: bytes) -> str:
     return repr(data[:30].decode(errors="replace"))
 
 
-@njit(cache=True)
+@compiled
 def _ends(chunk: np.ndarray, state: np.ndarray) -> np.ndarray:
     """Where in the chunk elements end: at a comma between them or the array's last bracket, behind which it stops looking.
 

@@ -5,9 +5,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from graphgpt.compiled import compiled
 from graphgpt.graphs.graph import TextAttributedGraph
 
 Layout = Literal["sampled", "neighborhood_detail", "hop_field"]
@@ -156,7 +156,7 @@ def hop_field(edges: np.ndarray, num_nodes: int, hops: int) -> tuple[int, Pool]:
     return hops + 1, Pool(node=torch.from_numpy(node), token=torch.from_numpy(token), weight=torch.from_numpy(weights[token, node]))
 
 
-@njit(cache=True)
+@compiled
 def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     """One step of SplitMix64 (Steele et al., 2014): new state and 64 random bits."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -166,7 +166,7 @@ def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     return state, z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True)
+@compiled
 def _slot(table: np.ndarray, nodes: np.ndarray, node: int) -> np.int64:
     """Where ``table``, whose length is a power of two and which holds places in ``nodes`` or -1, has ``node`` or room for it."""
     slot = np.uint64(node) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
@@ -177,7 +177,7 @@ def _slot(table: np.ndarray, nodes: np.ndarray, node: int) -> np.int64:
     return np.int64(slot)
 
 
-@njit(cache=True)
+@compiled
 def _sample(rowptr: np.ndarray, col: np.ndarray, centre: int, hops: int, fanout: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     # The mixed bits: neighbouring seeds must not give shifted copies of one stream.
     _, state = _next(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(centre))

@@ -1,6 +1,7 @@
 """The language model: any Hugging Face causal language model, from a hub id, a folder, or a GGUF file in an installed package."""
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import sys
@@ -239,6 +240,19 @@ def _gguf_files(package: str) -> list[Path]:
     return sorted(file for place in places or [] for file in Path(place).rglob("*.gguf"))
 
 
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Within the block, transformers' reader of GGUF draws no progress bar; it asks nobody, not even its own settings."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = reader.tqdm
+    reader.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
+
+
 def _converted(package: str) -> Path:
     """The package's GGUF file as a safetensors folder, converted once: reading GGUF takes half a minute each time."""
     files = _gguf_files(package)
@@ -254,7 +268,8 @@ def _converted(package: str) -> Path:
     transformers.utils.logging.disable_progress_bar()
     log.info("Converting %s to safetensors (once, half a minute) ...", source.name)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    with _no_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     # transformers has dequantized the weights but goes on calling them quantized, and refuses to save those.
     del model.config.quantization_config
     model.hf_quantizer = None

@@ -211,3 +211,11 @@ def test_cfg_job_prints_the_whole_configuration(
     assert read_config(ExperimentConfig, shown) == check_command_line(
         ExperimentConfig, "train", [*good, "runner.val_at_start=true", "runner.val_every=1"]
     )
+
+
+@pytest.mark.parametrize("key", ["resume", "stage1", "checkpoint", "+stage1", "hydra.run.dir"])
+def test_a_home_is_written_out(key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert in_grammar(f"{key}=~/runs/a b") == f"{key}={tmp_path}/runs/a b"
+    assert in_grammar(f"{key}=~/a,~/b") == f"{key}={tmp_path}/a,{tmp_path}/b"
+    assert in_grammar(f"{key}=~nobody-here/a") in (f"{key}=~nobody-here/a", f"{key}='~nobody-here/a'")

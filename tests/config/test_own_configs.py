@@ -65,9 +65,22 @@ def test_check_and_ls_know_a_folder_that_is_named(beside: Path, tmp_path: Path, 
     with pytest.raises(SystemExit) as left:
         main(["check", "--config-dir", "named", "experiment=mine"])
     assert left.value.code == 2
-    assert "runner.max_stepz: unknown key. Did you mean 'runner.max_steps'?" in capsys.readouterr().err
+    sentence = f"runner.max_stepz: unknown key. Did you mean 'runner.max_steps'? It stands in {tmp_path}/named/experiment/mine.yaml."
+    assert sentence in capsys.readouterr().err
     main(["ls", "--config-dir", "named", "experiment"])
     assert "yours: What I do." in capsys.readouterr().out
+
+
+def test_what_is_wrong_in_an_own_file_names_it(beside: Path, tmp_path: Path) -> None:
+    """Not so where the command line has the value, or no own file has it."""
+    (beside / "model" / "tower").mkdir(parents=True)
+    (beside / "model" / "tower" / "wide.yaml").write_text("name: sgc\nhops: wide\n")
+    (beside / "experiment" / "mine.yaml").write_text("defaults: [override /model/tower: wide]\nrunner: {max_steps: -1}\n")
+    with pytest.raises(ConfigError) as caught:
+        experiment([*csv_overrides(tmp_path), "experiment=mine", "seed=x", "runner.max_steps=-2"])
+    tower, steps, seed = sorted(caught.value.problems)
+    assert tower.startswith("model.tower.hops: 'wide' does not fit: ") and tower.endswith(f" It stands in {beside}/model/tower/wide.yaml.")
+    assert steps.startswith("runner.max_steps: -2 ") and "It stands" not in steps + seed
 
 
 def test_cp_writes_where_it_is_found(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -493,6 +493,18 @@ def test_every_trained_weight_gets_a_gradient(train: Train) -> None:
     assert [name for name, parameter in done.model.trainable_state().items() if parameter.grad is None] == []
 
 
+def test_before_the_first_step_a_run_is_validated_as_at_any_other(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    """With the task's own metrics, and without a trace in what is trained."""
+    settings = ["task=node_classification", "runner.val_every=3", "runner.val_samples=4", "runner.val_answers=0"]
+    with caplog.at_level("INFO", logger="graphgpt.runners"):
+        plain, looked = train(*settings), train(*settings, "runner.val_at_start=true")
+    before, after = [{key for key in line if key.startswith("val/")} for line in looked.lines if "val/loss" in line]
+    assert before == after >= {"val/loss", "val/accuracy"}
+    told = [record.message for record in caplog.records if record.message.startswith("Before the first step: ")]
+    assert len(told) == 1 and all(f"{key} " in told[0] for key in before)
+    assert_same(tensors(looked.folder), tensors(plain.folder))
+
+
 # What goes wrong while it runs.
 
 
