@@ -7,7 +7,7 @@ import functools
 import json
 import reprlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -63,7 +63,7 @@ def parse_record(text: str, shape: type[T], refusal: str, error: type[GraphGPTEr
     if fault := _fault(value):
         raise error(f"{refusal}: {fault}.")
     try:
-        _adapter(shape).validate_python(value, strict=True)
+        _adapter(cast(Any, shape)).validate_python(value, strict=True)
     except ValidationError as problem:
         raise error(f"{refusal}: {_sentence(problem)}.") from problem
     found: T = value  # strict: nothing was converted

@@ -243,8 +243,7 @@ def _gguf_files(package: str) -> list[Path]:
 @contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
     """Within the block, transformers' reader of GGUF draws no progress bar; it asks nobody, not even its own settings."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
+    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     bar = reader.tqdm
     reader.tqdm = functools.partial(bar, disable=True)
     try:

@@ -81,7 +81,8 @@ def test_an_experiment_chooses_too(first: Callable[..., Path], tmp_path: Path, m
     mine.write_text(f"defaults: [override /model/tower: gat]\nstage1: {run}\n")
     with pytest.raises(ConfigError) as caught:
         read_command_line(ExperimentConfig, "train", ["experiment=mine"])
-    assert caught.value.problems == [f"stage1: {run} has tower.name='sage', but model.tower.name='gat'; choose model/tower=sage."]
+    sentence = f"stage1: {run} has tower.name='sage', but model.tower.name='gat'; choose model/tower=sage."
+    assert caught.value.problems == [f"{sentence} It stands in {mine}."]
 
 
 def test_what_contradicts_is_refused(first: Callable[..., Path], tmp_path: Path) -> None:
