@@ -156,12 +156,12 @@ def run(measure: Callable[[argparse.Namespace], Iterator[Row]], doc: str | None,
         options: Further options with their defaults.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="only see that it runs: a tiny model, few samples")
+    parser.add_argument("--small", action="store_true", help="only see that it runs: a tiny model, few and short samples")
     parser.add_argument("--json", type=Path, help="write the rows there")
     for name, default in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help="default: %(default)s")
     chosen = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1 if chosen.small else os.cpu_count() or 1)
     print(HEADER)
     rows = []
     for row in measure(chosen):

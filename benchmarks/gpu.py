@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from common import Row, run
-from setting import build, compose, training_examples
+from setting import RANDOM, build, compose, training_examples
 from train_step import CASES, steps_of, ways
 
 # Words that SmolLM2's tokenizer makes; the rest is Llama 2 7B (arXiv:2307.09288).
@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     shape = [f"+model.llm.config_overrides.{name}={value}" for name, value in sizes.items()]
     rate = matrix_rate(device, 256 if options.small else 8192)
     for case, (overrides, _) in CASES.items():
-        experiment = compose(*overrides, *shape, f"model.llm.dtype={dtype}", small=True)
+        experiment = compose(*overrides, *RANDOM, *shape, f"model.llm.dtype={dtype}", small=options.small)
         model, task = build(experiment)
         model.to(device)
         steps = steps_of(training_examples(model, task, 8 if options.small else options.samples))

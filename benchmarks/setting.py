@@ -10,11 +10,15 @@ from graphgpt.prompts.processor import Example
 from graphgpt.runners.data import Examples
 from graphgpt.task import Task
 
+#: A random model of two layers, if no other sizes are given.
+RANDOM = ("model.llm.path=random:tiny", "model.max_length=65536")
+#: A few nodes to a graph, the beginning of their texts: what a benchmark asserts does not depend on how long samples are.
+SHORT = ("task.max_chars=100", "dataset.sampler.max_tokens=6")
+
 
 def compose(*overrides: str, small: bool = False) -> Any:
-    """The ``ExperimentConfig`` of ``train.py``'s command line; with ``small``, on a random model of two layers."""
-    tiny = ["model.llm.path=random:tiny", "model.max_length=65536"] if small else []
-    return check_command_line(ExperimentConfig, "train", [*overrides, *tiny])
+    """The ``ExperimentConfig`` of ``train.py``'s command line; with ``small``, short samples and a random model of two layers."""
+    return check_command_line(ExperimentConfig, "train", [*overrides, *(RANDOM + SHORT if small else ())])
 
 
 def build(experiment: Any) -> tuple[GraphLLM, Task]:
