@@ -1,18 +1,17 @@
 """``make demo``: stage 1, stage 2 and the evaluation, as the three commands that a user would type."""
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from graphgpt.checkpoints.folder import read_experiment
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, plain_settings
 from graphgpt.installation import CHECKOUT, program, typed
 from graphgpt.outermost import user_errors
+from graphgpt.runs import read_result
 
 #: Where its runs go.
 ROOT = CHECKOUT or Path.cwd()
@@ -33,7 +32,7 @@ def train(overrides: Sequence[str]) -> Path:
     config = check_command_line(ExperimentConfig, "train", overrides)
     wanted = plain_settings(config)
     runs = ROOT / "runs" / config.name
-    alike = [path.parent for path in sorted(runs.glob("*/config.yaml")) if yaml.safe_load(path.read_text(encoding="utf-8")) == wanted]
+    alike = [path.parent for path in sorted(runs.glob("*/config.yaml")) if read_experiment(path) == wanted]
     finished = [folder for folder in alike if (folder / "checkpoint" / "manifest.json").is_file()]
     if finished:
         folder = finished[-1].relative_to(ROOT)
@@ -53,8 +52,7 @@ def evaluate(stage2: Path) -> None:
     """Evaluate the trained model, or show the evaluation that there is."""
     wanted = plain_settings(check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={stage2}"]))
     for path in sorted((ROOT / "runs" / "evaluate").glob("*/metrics.json"), reverse=True):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        settings = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
+        result, settings = read_result(path.parent), read_experiment(path.parent / "config.yaml")
         if settings == wanted and (path.parent / "report.html").is_file():
             from graphgpt.runners.evaluation import show
 

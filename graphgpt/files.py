@@ -122,12 +122,6 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """What a file of JSON lines holds, none where there is no file; a last line cut short by a crash, or being written, is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, all or nothing."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

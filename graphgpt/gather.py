@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_experiment
 from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
-from graphgpt.errors import GraphGPTError, first_line
+from graphgpt.errors import GraphGPTError
 from graphgpt.files import atomic_folder
+from graphgpt.records import parse_record
 from graphgpt.registry import check_plugins
 from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, unseen, write_evaluation
+from graphgpt.runs import PredictionLine, read_result
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -70,7 +71,7 @@ def join(folders: Sequence[Path], whole: EvaluationConfig, out: Path) -> list[Pa
 def show_parts(folders: Sequence[Path]) -> None:
     """Print what the evaluations in some folders found."""
     for folder in folders:
-        show(json.loads((folder / "metrics.json").read_text(encoding="utf-8")), folder)
+        show(read_result(folder), folder)
 
 
 def _read_config(folder: Path) -> EvaluationConfig:
@@ -138,13 +139,16 @@ def _join(task: Task, whole: EvaluationConfig, model: Any, folders: Sequence[Pat
 
 def _read_record(task: Task, line: str, place: str) -> tuple[Pass, int, Prediction]:
     """A line of predictions.jsonl."""
-    try:
-        record: dict[str, Any] = json.loads(line)
-        scores = record["scores"]
-        prediction = Prediction(
-            scores=None if scores is None else [float(scores[name]) for name in task.candidates or ()],
-            **{name: record[name] for name in ("id", "prompt_tokens", "truth", "expected", "text")},
-        )
-        return Pass(variant=record["variant"], wording=record["wording"], seed=record["seed"]), int(record["item"]), prediction
-    except (ValueError, KeyError, TypeError) as error:
-        raise GraphGPTError(f"{place}: cannot be read as a prediction ({type(error).__name__}: {first_line(error)}).") from error
+    record = parse_record(line, PredictionLine, f"{place}: cannot be read as a prediction", GraphGPTError)
+    scores, names = record["scores"], task.candidates or ()
+    if scores is not None and (missing := [name for name in names if name not in scores]):
+        raise GraphGPTError(f"{place}: cannot be read as a prediction: it has no score of '{missing[0]}'.")
+    prediction = Prediction(
+        id=record["id"],
+        prompt_tokens=record["prompt_tokens"],
+        truth=record["truth"],
+        expected=record["expected"],
+        text=record["text"],
+        scores=None if scores is None else [scores[name] for name in names],
+    )
+    return Pass(variant=record["variant"], wording=record["wording"], seed=record["seed"]), record["item"], prediction

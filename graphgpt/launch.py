@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import json
 import logging
 import os
 import re
@@ -12,10 +11,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from typing_extensions import TypedDict
 
 from graphgpt.checkpoints.folder import read_experiment
 from graphgpt.command_line import (
@@ -39,6 +39,7 @@ from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import typed
 from graphgpt.outermost import user_errors
 from graphgpt.processors import processors, threads
+from graphgpt.records import read_record
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import ERROR, FAILED, FINISHED, changes, compare, find_runs, holds_results, objective, run_state
 from graphgpt.schema import flat
@@ -55,6 +56,14 @@ HELP = ("-h", "--help")
 
 #: The configuration of the one run that this process was started for; of a sweep, each run reads its own command line.
 _checked: list[Any] = []
+
+
+class Started(TypedDict):
+    """``sweep.json``."""
+
+    program: str
+    overrides: list[str]
+    folders: NotRequired[list[str]]
 
 
 class OtherRun(GraphGPTError):
@@ -387,21 +396,15 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         GraphGPTError: it is no sweep's folder.
     """
     file = folder / SWEEP
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(data["overrides"], list) or not isinstance(data["program"], str):
-            raise TypeError("'overrides' is no list or 'program' no text")
-    except FileNotFoundError as error:
+    if not file.exists():
         known = [str(path.parent) for path in folder.parent.glob(f"*/{SWEEP}")]
-        raise GraphGPTError(f"{folder} is no sweep's folder: it has no {SWEEP}. {did_you_mean(str(folder), known)}".strip()) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GraphGPTError(f"{file} cannot be read: {error}") from error
+        raise GraphGPTError(f"{folder} is no sweep's folder: it has no {SWEEP}. {did_you_mean(str(folder), known)}".strip())
+    started = read_record(file, Started, "how a sweep was started", GraphGPTError)
     # Named by the user and not by a file: what lies there may name modules to import.
     found_here = set(map(str, own_folders()))
-    if missing := [one for one in data.get("folders", []) if str(Path(one).expanduser().absolute()) not in found_here]:
+    if missing := [one for one in started.get("folders", []) if str(Path(one).expanduser().absolute()) not in found_here]:
         raise GraphGPTError(f"{folder} was started with --config-dir {missing[0]}; say it here too.")
-    found: dict[str, Any] = data
-    return found
+    return dict(started)
 
 
 def check_started(folder: Path, overrides: Sequence[str], plugins: str = "") -> None:

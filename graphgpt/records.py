@@ -6,18 +6,20 @@ The shape is a type, mostly a ``TypedDict`` beside the code that writes the file
 import functools
 import json
 import reprlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes Python 3.11's own for something else
 
 from graphgpt.errors import CheckpointError, GraphGPTError, first_line
 
 T = TypeVar("T")
 
-#: No file of ours is a tenth as deep or as large; what is would end in a recursion somewhere, or in hours (YAML's references multiply).
-DEEPEST, MOST_VALUES, MOST_BYTES = 64, 2_000_000, 2**28
+#: No file of ours is half as deep or as large; what is would end in a recursion somewhere, or in hours (YAML's references multiply).
+DEEPEST, MOST_VALUES, MOST_BYTES = 64, 10_000_000, 2**28
 
 
 def read_record(file: Path, shape: type[T], what: str, error: type[GraphGPTError] = CheckpointError) -> T:
@@ -62,6 +64,15 @@ def parse_record(text: str, shape: type[T], refusal: str, error: type[GraphGPTEr
         raise error(f"{refusal}: {reason}.") from problem
     if fault := _fault(value):
         raise error(f"{refusal}: {fault}.")
+    return check_shape(value, shape, refusal, error)
+
+
+def check_shape(value: Any, shape: type[T], refusal: str, error: type[GraphGPTError] = CheckpointError) -> T:
+    """The same of what has been read, where one reader of it needs more than the others.
+
+    Raises:
+        GraphGPTError: it is anything else; of the class ``error``.
+    """
     try:
         _adapter(cast(Any, shape)).validate_python(value, strict=True)
     except ValidationError as problem:
@@ -70,8 +81,37 @@ def parse_record(text: str, shape: type[T], refusal: str, error: type[GraphGPTEr
     return found
 
 
+def read_lines(file: Path, shape: type[T], what: str) -> list[T]:
+    """The lines of a JSON Lines file, none where there is no file; a last one cut short by a crash, or being written, is left out.
+
+    Raises:
+        CheckpointError: a line is not of that shape.
+    """
+    if not file.is_file():
+        return []
+    try:
+        *lines, _ = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(f"{file} cannot be read as {what}: {first_line(problem)}.") from problem
+    return [parse_record(line, shape, f"{file}, line {number}, cannot be read as {what}") for number, line in enumerate(lines, start=1)]
+
+
+class Named(TypedDict):
+    """A choice with its settings, as in a config."""
+
+    name: str
+
+
+class Origin(TypedDict):
+    """The file that weights were imported from."""
+
+    path: str
+    kind: str
+    sha256: str
+
+
 @functools.cache
-def _adapter(shape: Any) -> TypeAdapter[Any]:
+def _adapter(shape: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(shape)
 
 

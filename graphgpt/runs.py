@@ -7,12 +7,15 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from graphgpt.checkpoints.card import read_scores
-from graphgpt.checkpoints.folder import MANIFEST, read_experiment
+from graphgpt.checkpoints.folder import MANIFEST, read_experiment, read_history
 from graphgpt.errors import GraphGPTError, nearest
-from graphgpt.files import read_json_lines
+from graphgpt.records import read_lines, read_record
 from graphgpt.schema import flat
 
 #: In a run folder: why it failed.
@@ -30,6 +33,55 @@ HARMLESS = (
 
 #: Scores of which less is better, by a part of their name.
 LESS_IS_BETTER = ("loss", "invalid", "ece", "perplexity")
+
+
+class LoggedLine(TypedDict):
+    """Of ``metrics.jsonl``; beside these, any metric."""
+
+    step: int
+    time: float
+
+
+class ResultRow(TypedDict):
+    """Of ``metrics.json``: one line of its table."""
+
+    metrics: dict[str, float | None]
+
+
+class Result(TypedDict):
+    """``metrics.json``."""
+
+    task: str
+    graph: str
+    split: str
+    items: int
+    main_metric: str
+    rows: Annotated[list[ResultRow], Field(min_length=1)]
+
+
+class PredictionLine(TypedDict):
+    """Of ``predictions.jsonl``."""
+
+    variant: str
+    wording: str | None
+    seed: int
+    item: int
+    id: str
+    prompt_tokens: int
+    truth: int | None
+    expected: str
+    text: str | None
+    scores: dict[str, float] | None
+
+
+class SampleLine(TypedDict):
+    """Of ``samples.jsonl``."""
+
+    step: int
+    item: int
+    expected: str
+    answer: str
+    right: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +174,7 @@ def read_run(folder: Path) -> Run:
         GraphGPTError: a file in it cannot be read.
     """
     settings = flat(read_experiment(folder / "config.yaml"))
-    try:
-        facts = _training_facts(folder) if "runner.name" in settings else _evaluation_facts(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GraphGPTError(f"{folder} cannot be read as a run folder ({type(error).__name__}: {error}).") from error
+    facts = _training_facts(folder) if "runner.name" in settings else _evaluation_facts(folder)
     return Run(folder=folder, settings=settings, state=run_state(folder), error=_why(folder), **facts)
 
 
@@ -147,14 +196,27 @@ def _why(folder: Path) -> str:
     """What went wrong, in one line: a user's mistake as its sentence, of a traceback the last line."""
     for file in (folder / ERROR, folder / PRUNED):
         if file.is_file():
-            lines = file.read_text(encoding="utf-8").strip().splitlines() or [""]
+            lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
             return lines[-1] if lines[0].startswith("Traceback") else " ".join(" ".join(lines).split())
     return ""
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's ``metrics.jsonl``, one per logged step; of a run that is going on, as far as it has come."""
-    return read_json_lines(folder / "metrics.jsonl")
+    """The whole lines of a run's ``metrics.jsonl``, one per logged step; of a run that is going on, as far as it has come.
+
+    Raises:
+        GraphGPTError: the file cannot be read as that.
+    """
+    return [dict(line) for line in read_lines(folder / "metrics.jsonl", LoggedLine, "what a run logged")]
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What an evaluation found, from ``metrics.json`` of its folder.
+
+    Raises:
+        GraphGPTError: the file cannot be read as that.
+    """
+    return dict(read_record(folder / "metrics.json", Result, "the result of an evaluation", GraphGPTError))
 
 
 def objective(folder: Path) -> float | None:
@@ -163,7 +225,7 @@ def objective(folder: Path) -> float | None:
     Of an evaluation, its main score.
     """
     if (folder / "metrics.json").is_file():
-        result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        result = read_result(folder)
         return _number(result["rows"][0]["metrics"].get(result["main_metric"]))
     if not (folder / "config.yaml").is_file():
         return None
@@ -194,10 +256,10 @@ def _training_facts(folder: Path) -> dict[str, Any]:
     checkpoint = folder / "checkpoint"
     scores: dict[str, float] = {}
     if (checkpoint / "history.json").is_file():
-        [*_, stage] = json.loads((checkpoint / "history.json").read_text(encoding="utf-8"))
-        seconds = stage["seconds"]
-        if count := stage["facts"].get("Trainable parameters"):
-            parameters = int(count.replace(",", ""))
+        for stage in read_history(checkpoint)[-1:]:
+            seconds = stage["seconds"]
+            count = stage["facts"].get("Trainable parameters", "").replace(",", "")
+            parameters = int(count) if re.fullmatch(r"[0-9]{1,18}", count) else None
         entries = read_scores(checkpoint)
         tasks = {entry["task"] for entry in entries}
         for entry in entries:
@@ -213,7 +275,7 @@ def _training_facts(folder: Path) -> dict[str, Any]:
 def _evaluation_facts(folder: Path) -> dict[str, Any]:
     if not (folder / "metrics.json").is_file():
         return {"scores": {}}
-    result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    result = read_result(folder)
     main, metrics = result["main_metric"], result["rows"][0]["metrics"]
     names = [main, *(name for name in metrics if name != main)]
     return {"scores": {name: value for name in names if (value := _number(metrics.get(name))) is not None}}

@@ -1,6 +1,5 @@
 """Tensors in files of any of the usual forms, read by name and only as many at a time as are asked for."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -9,7 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from graphgpt.errors import DataError, GraphGPTError, first_line, nearest
+from graphgpt.errors import CheckpointError, DataError, GraphGPTError, first_line, nearest
+from graphgpt.records import read_record
 from graphgpt.untrusted import load_untrusted
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -79,6 +79,20 @@ class TensorFiles:
         return {name: tensor for file, wanted in by_file.items() for name, tensor in _pick(_open(file), wanted)}
 
 
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file of ours, in memory.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or is none.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing.")
+    try:
+        return {name: tensor.clone() for name, tensor in _open(file).items()}
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+
+
 class TensorDict:
     """Tensors that are in memory."""
 
@@ -130,13 +144,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is none.
     """
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as JSON: {first_line(error)}.") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{file}: expected a JSON object, found a {type(data).__name__}.")
-    return data
+    return read_record(file, dict[str, Any], "JSON settings", DataError)
 
 
 def _shards(index: Path) -> dict[Path, list[str] | None]:

@@ -16,10 +16,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
 
-from graphgpt.files import read_json_lines, write_text
+from graphgpt.files import write_text
 from graphgpt.models.model import Model
 from graphgpt.prompts.batch import Batch
 from graphgpt.runners.progress import progress_bar
+from graphgpt.runs import read_metrics
 from graphgpt.task import Task
 
 log = logging.getLogger(__name__)
@@ -192,5 +193,5 @@ class MetricsFile(Logger):
     def forget_after(self, step: int) -> None:
         """Drop lines of steps that will be done again."""
         if self.path.is_file() and self._rank == 0:
-            kept = [line for line in read_json_lines(self.path) if line["step"] < step]
+            kept = [line for line in read_metrics(self.path.parent) if line["step"] < step]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -1,12 +1,13 @@
 """Other models in the same table: what earlier evaluations found on the same items."""
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from graphgpt.errors import DataError
+from graphgpt.records import read_lines
 from graphgpt.runners.report import Row
+from graphgpt.runs import PredictionLine, read_result
 from graphgpt.task import Task
 
 
@@ -26,7 +27,7 @@ def compared_rows(task: Task, config: Any, items: Collection[int]) -> Iterator[R
     for name, folder in config.compare.items():
         if not (Path(folder) / "metrics.json").is_file():
             raise DataError(f"compare.{name}: {folder} holds no evaluation of '{task.config.name}'.")
-        result = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
+        result = read_result(Path(folder))
         ours = {"task": task.config.name, "fingerprint": task.data["fingerprint"], "split": config.split, "seeds": config.all_seeds}
         for key, value in ours.items():
             if result.get(key) != value:
@@ -42,5 +43,5 @@ def compared_rows(task: Task, config: Any, items: Collection[int]) -> Iterator[R
 
 def _items(file: Path, seed: int) -> set[int]:
     """Items of the plain pass of a seed."""
-    records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    records = read_lines(file, PredictionLine, "predictions")
     return {record["item"] for record in records if (record["variant"], record["wording"], record["seed"]) == ("none", None, seed)}

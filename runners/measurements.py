@@ -16,15 +16,17 @@ from torch import Tensor
 
 from graphgpt.config import EvaluationConfig, plain_settings
 from graphgpt.errors import GraphGPTError
-from graphgpt.files import read_json_lines, write_text
+from graphgpt.files import write_text
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Batch, Model
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Processor
+from graphgpt.records import read_lines
 from graphgpt.runners.analysis import parse_answer
 from graphgpt.runners.data import mix, spread
 from graphgpt.runners.loggers import log_text
 from graphgpt.runners.task_data import validation_items
+from graphgpt.runs import SampleLine
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -270,7 +272,7 @@ class ValidationAnswers(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what a resumed run will write again."""
         if trainer.is_global_zero and self.path.is_file():
-            kept = [line for line in read_json_lines(self.path) if line["step"] <= trainer.global_step]
+            kept = [line for line in read_lines(self.path, SampleLine, "the answers at validations") if line["step"] <= trainer.global_step]
             write_text(self.path, "".join(_line(entry) for entry in kept))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

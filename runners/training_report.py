@@ -11,14 +11,14 @@ from typing import Any
 
 from graphgpt.checkpoints.folder import environment
 from graphgpt.checkpoints.next_steps import after_training
-from graphgpt.files import read_json_lines
 from graphgpt.installation import as_typed
 from graphgpt.models.model import Model
+from graphgpt.records import read_lines
 from graphgpt.runners.data import mix
 from graphgpt.runners.measurements import task_of
 from graphgpt.runners.report import Report, Sample, Stage, smoothed, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
-from graphgpt.runs import read_metrics
+from graphgpt.runs import SampleLine, read_metrics
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
@@ -51,7 +51,11 @@ def stage_history(name: str, folder: Path, *, parameters: int, samples: int, sec
 
 def read_stages(history: Sequence[Mapping[str, Any]]) -> list[Stage]:
     """The stages of a checkpoint's history."""
-    return [Stage(**{**stage, "val": {name: tuple(curve) for name, curve in stage["val"].items()}}) for stage in history]
+    facts = ("name", "steps", "loss", "seconds", "facts")
+    return [
+        Stage(**{name: stage[name] for name in facts}, val={name: tuple(curve) for name, curve in stage["val"].items()})
+        for stage in history
+    ]
 
 
 def write_training_report(task: Task, model: Model, experiment: Any, history: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -158,7 +162,7 @@ def _summary(stage: Stage) -> str:
 def _samples(task: Task, seed: int, folder: Path) -> list[Sample]:
     """What samples.jsonl holds: each question with the answers of all validations."""
     answers: dict[int, list[Mapping[str, Any]]] = {}
-    for line in read_json_lines(folder / "samples.jsonl"):
+    for line in read_lines(folder / "samples.jsonl", SampleLine, "the answers at validations"):
         answers.setdefault(line["item"], []).append(line)
     samples = []
     for item, entries in answers.items():

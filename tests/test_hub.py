@@ -110,7 +110,14 @@ def checkpoint(tmp_path: Path) -> Path:
     (folder / "README.md").write_text("# A card\n")
     names = ("projector.safetensors", "lora/adapter_model.safetensors")
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names}
-    manifest = {"format": 1, "created": "now", "task": "graph_matching", "model": {}, "llm": {}, "files": files}
+    manifest = {
+        "format": 1,
+        "created": "now",
+        "task": "graph_matching",
+        "model": {"name": "gnn", "tower": {"name": "sgc"}},
+        "llm": {},
+        "files": files,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -55,10 +55,11 @@ def write(tmp_path: Path) -> Write:
             checkpoint.mkdir()
             (checkpoint / "config.yaml").write_text(yaml.safe_dump(settings))
             (checkpoint / "manifest.json").write_text("{}")
-            history = [{"seconds": 999, "facts": {}}, {"seconds": 75.0, "facts": {"Trainable parameters": "12,345"}}]
+            curves = {"name": "node_classification", "steps": [], "loss": [], "val": {}}
+            history = [{**curves, "seconds": 999, "facts": {}}, {**curves, "seconds": 75.0, "facts": {"Trainable parameters": "12,345"}}]
             (checkpoint / "history.json").write_text(json.dumps(history))
             if scores:
-                entry = {"task": "node_classification", "split": "test", "metrics": scores}
+                entry = {"task": "node_classification", "graph": "toy", "split": "test", "items": 9, "metrics": scores, "evaluation": "e"}
                 (checkpoint / "scores.json").write_text(json.dumps([entry]))
         if state == FAILED:
             (folder / "error.txt").write_text('Traceback (most recent call last):\n  File "a.py"\nValueError: bad [thing]\n')
@@ -67,6 +68,9 @@ def write(tmp_path: Path) -> Write:
         return folder
 
     return write
+
+
+FACTS = {"task": "t", "graph": "g", "split": "test", "items": 9, "main_metric": "accuracy"}
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def test_evaluations_are_compared_where_nothing_was_trained(write: Write, tmp_pa
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("checkpoint: runs/a\nseed: 0\nsplit: test\n")
     rows = [{"name": "Graph tokens", "metrics": {"macro_f1": 0.5, "accuracy": 0.6}}]
-    (folder / "metrics.json").write_text(json.dumps({"main_metric": "accuracy", "rows": rows}))
+    (folder / "metrics.json").write_text(json.dumps({**FACTS, "rows": rows}))
     [one] = find_runs(tmp_path)
     assert list(one.scores) == ["accuracy", "macro_f1"]
     assert one.state == FINISHED
@@ -304,7 +308,7 @@ def test_nothing_to_compare(write: Write, tmp_path: Path, capsys: pytest.Capture
     (folder / "checkpoint" / "history.json").write_text("[{")
     code, printed = command(capsys, str(tmp_path))
     assert code == 2
-    assert printed.startswith(f"{folder} cannot be read as a run folder (JSONDecodeError: ")
+    assert printed.startswith(f"{folder}/checkpoint/history.json cannot be read as the history of a checkpoint: ")
     (folder / "config.yaml").write_text("a: [")
     code, printed = command(capsys, str(tmp_path))
     assert code == 2

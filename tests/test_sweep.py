@@ -54,7 +54,7 @@ for step in range(start, steps):
         sys.exit(130)
     time.sleep(0.05)
 (folder / "checkpoint").mkdir()
-history = [{"seconds": 4.0, "facts": {"Trainable parameters": "1,000"}}]
+history = [{"name": "t", "steps": [], "loss": [], "val": {}, "seconds": 4.0, "facts": {"Trainable parameters": "1,000"}}]
 (folder / "checkpoint" / "history.json").write_text(json.dumps(history))
 (folder / "checkpoint" / "manifest.json").write_text("{}")
 """

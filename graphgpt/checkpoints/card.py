@@ -7,7 +7,9 @@ from typing import Any
 
 from graphgpt.checkpoints.folder import checkpoint_experiment, read_history, read_manifest
 from graphgpt.checkpoints.next_steps import Step, after_training
+from graphgpt.checkpoints.shapes import Score
 from graphgpt.files import write_json, write_text
+from graphgpt.records import read_record
 
 SCORES = "scores.json"
 
@@ -22,10 +24,13 @@ LICENCES = {
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
-    """What evaluations found, oldest first, each as :func:`add_scores` notes it."""
+    """What evaluations found, oldest first, each as :func:`add_scores` notes it.
+
+    Raises:
+        CheckpointError: the file cannot be read as that.
+    """
     file = folder / SCORES
-    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    return found
+    return [dict(score) for score in read_record(file, list[Score], "the scores of a checkpoint")] if file.is_file() else []
 
 
 def add_scores(folder: Path, result: Mapping[str, Any], evaluation: Path) -> None:

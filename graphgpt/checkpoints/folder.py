@@ -19,7 +19,6 @@ The language model itself is not in it: the manifest names it and holds a finger
 
 import dataclasses
 import datetime
-import json
 import platform
 import subprocess
 import sys
@@ -31,11 +30,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import graphgpt
-from graphgpt.errors import CheckpointError, first_line
+from graphgpt.checkpoints.shapes import Experiment, Manifest, Stage, Versioned
+from graphgpt.errors import CheckpointError
 from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json, write_text
 from graphgpt.installation import CHECKOUT, as_typed
 from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_fit
+from graphgpt.records import read_record
 from graphgpt.registry import check_plugins
 
 if TYPE_CHECKING:
@@ -80,17 +81,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or a newer version wrote it.
     """
     file = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        written = int(manifest["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read as a manifest: {first_line(error)}") from error
-    if written > FORMAT:
+    # First the version alone: a newer one may have another shape.
+    if (written := read_record(file, Versioned, "a manifest")["format"]) > FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {written}; this version reads up to {FORMAT}: update graphgpt.")
-    for key in ("task", "model", "llm", "files", "created"):
-        if key not in manifest:
-            raise CheckpointError(f"{file} cannot be read as a manifest: it has no '{key}'.")
-    return manifest
+    manifest = read_record(file, Manifest, "a manifest")
+    if manifest["llm"] and "llm" not in manifest["model"]:
+        raise CheckpointError(f"{file} cannot be read as a manifest: it has no 'model.llm', though it has an 'llm'.")
+    return dict(manifest)
 
 
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
@@ -101,7 +98,7 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
         GraphGPTError: it asks for modules that the user has not named.
     """
     folder = find_checkpoint(path)
-    experiment = {**read_experiment(folder / "config.yaml"), "stage1": None, "resume": None}
+    experiment = {**read_record(folder / "config.yaml", Experiment, "a checkpoint's configuration"), "stage1": None, "resume": None}
     check_plugins(experiment, folder)
     model = experiment.get("model")
     if isinstance(model, dict) and isinstance(tower := model.get("tower"), dict):
@@ -116,13 +113,7 @@ def read_experiment(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or is no mapping.
     """
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{file} cannot be read as a configuration: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file} is not a mapping of config keys.")
-    return data
+    return read_record(file, dict[str, Any], "a configuration")
 
 
 def checkpoint_problems(path: str, key: str) -> list[str]:
@@ -327,7 +318,7 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
     Raises:
         CheckpointError: a file is missing or damaged, it or its language model is another one, or tensors do not fit.
     """
-    from safetensors.torch import load_file
+    from graphgpt.tensor_files import load_tensors
 
     library, folder = peft(), find_checkpoint(path)
     manifest = read_manifest(folder)
@@ -346,23 +337,33 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
     for part in model.parts:
         module = getattr(model, part)
         file = folder / f"{part}.safetensors"
-        state = load_file(file) if file.is_file() else {}
+        state = load_tensors(file) if file.is_file() else {}
         check_fit(folder, part, state, module.state_dict())
         module.load_state_dict(state)
     adapter = folder / "lora" / "adapter_model.safetensors"
     if adapter.is_file():
         if not isinstance(getattr(model, "llm", None), library.PeftModel):
             raise CheckpointError(f"{folder} has adapters for the language model, but model.lora.rank is 0.")
-        state = load_file(adapter)
+        state = load_tensors(adapter)
         check_fit(folder, "lora", state, library.get_peft_model_state_dict(model.llm))
         library.set_peft_model_state_dict(model.llm, state)
     return manifest
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Stages and their loss curves, oldest first."""
-    history: list[dict[str, Any]] = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    return history
+    """Stages and their loss curves, oldest first.
+
+    Raises:
+        CheckpointError: the file cannot be read as that.
+    """
+    file = folder / "history.json"
+    history = read_record(file, list[Stage], "the history of a checkpoint")
+    for number, stage in enumerate(history):
+        if len(stage["steps"]) != len(stage["loss"]):
+            raise CheckpointError(
+                f"{file} cannot be read as the history of a checkpoint: '{number}.steps' and '{number}.loss' differ in length."
+            )
+    return [dict(stage) for stage in history]
 
 
 def environment() -> dict[str, Any]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_fit(where: object, part: str, theirs: "Mapping[str, Tensor]", ours: "Mapping[str, Tensor]") -> None:
-    """Compare names and shapes, all of them.
+    """Compare names, shapes and kinds of numbers, all of them; numbers that are none fit nowhere.
 
     Args:
         where: The folder or file, for messages.
@@ -19,7 +19,7 @@ def check_fit(where: object, part: str, theirs: "Mapping[str, Tensor]", ours: "M
         ours: What is expected.
 
     Raises:
-        CheckpointError: one is missing, one is too many, or one has another shape.
+        CheckpointError: one is missing, one is too many, or one has another shape, holds other numbers, or is not finite.
     """
     if missing := sorted(ours.keys() - theirs.keys()):
         raise CheckpointError(
@@ -32,3 +32,14 @@ def check_fit(where: object, part: str, theirs: "Mapping[str, Tensor]", ours: "M
             raise CheckpointError(
                 f"{where} does not fit: its {part} has '{name}' of shape {list(tensor.shape)}, this model's is {list(ours[name].shape)}."
             )
+        # Precision may differ; copying would drop an imaginary part, and take a truth value for a weight.
+        if tensor.dtype != (wanted := ours[name].dtype) and not (tensor.is_floating_point() and wanted.is_floating_point):
+            raise CheckpointError(
+                f"{where} does not fit: its {part} has '{name}' of {_short(tensor.dtype)}, this model's is {_short(wanted)}."
+            )
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{where} does not fit: '{name}' of its {part} holds numbers that are not finite (NaN or infinite).")
+
+
+def _short(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,23 +1,25 @@
 """What a tower is: raw inputs in, one vector per modality token out."""
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NotRequired
 
 import torch
-from safetensors import SafetensorError
+from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from graphgpt.errors import CheckpointError, first_line
+from graphgpt.errors import CheckpointError
 from graphgpt.files import folder_with
 from graphgpt.graphs.subgraph import Pool
 from graphgpt.installation import typed
 from graphgpt.models.fit import check_fit
+from graphgpt.records import Named, Origin, read_record
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
+from graphgpt.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -84,6 +86,14 @@ class Tower(nn.Module, ABC):
         """Vectors of all inputs of a batch, one after the other, shape ``[N, output_dim]``."""
 
 
+class TowerCard(TypedDict):
+    """``tower.json``."""
+
+    tower: Named
+    input_dim: Annotated[int, Field(ge=1)]
+    imported: NotRequired[Origin]
+
+
 TOWER_CARD, TOWER_TENSORS = "tower.json", "tower.safetensors"
 
 
@@ -116,13 +126,7 @@ def tower_card(folder: str | Path) -> dict[str, Any]:
         CheckpointError: there is no such file, or it cannot be read.
     """
     file = find_tower(folder) / TOWER_CARD
-    try:
-        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(card["tower"], dict) or not isinstance(card["input_dim"], int):
-            raise ValueError("'tower' or 'input_dim' is of another kind")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {first_line(error)}.") from error
-    return card
+    return dict(read_record(file, TowerCard, "the card of a tower"))
 
 
 def tower_problems(config: TowerConfig) -> list[str]:
@@ -159,16 +163,10 @@ def load_tower(tower: Tower, folder: str | Path) -> None:
     Raises:
         CheckpointError: the folder is none, or its tensors do not fit.
     """
-    from safetensors.torch import load_file
-
     card = tower_card(folder)
     if card["input_dim"] != tower.input_dim:
         raise CheckpointError(f"{folder} has a tower for {card['input_dim']} features per node; the graph has {tower.input_dim}.")
-    file = find_tower(folder) / TOWER_TENSORS
-    try:
-        state = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read: {first_line(error)}.") from error
+    state = load_tensors(find_tower(folder) / TOWER_TENSORS)
     check_fit(folder, "tower", state, tower.state_dict())
     tower.load_state_dict(state)
 

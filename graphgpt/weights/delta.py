@@ -2,19 +2,32 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
 from graphgpt.models.llm import fingerprint_of_samples, sample_tensor
-from graphgpt.tensor_files import TensorFiles, groups, read_json
+from graphgpt.records import read_record
+from graphgpt.tensor_files import TensorFiles, groups
 from graphgpt.weights.base import Base, copy_all_companions
 from graphgpt.weights.writer import SHARD, write_shards
 
 CARD = "delta.json"
+
+#: Of tensors with numbers.
+Dtype = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+
+
+class Card(TypedDict):
+    """``delta.json``."""
+
+    base: str
+    target: str
+    dtypes: dict[str, Dtype]
 
 
 def make_delta(base: Path, target: Path, out: Path, *, shard: int = SHARD, say: Callable[[str], None] = print) -> None:
@@ -66,7 +79,7 @@ def apply_delta(base: Path, delta: Path, out: Path, *, shard: int = SHARD, say: 
     _refuse_taken(out)
     before, change = TensorFiles(base), TensorFiles(delta)
     _check_shapes(before, change, base, delta)
-    card = read_json(change.folder / CARD) if (change.folder / CARD).is_file() else None
+    card = read_record(change.folder / CARD, Card, "what a difference is of") if (change.folder / CARD).is_file() else None
     dtypes = card["dtypes"] if card else {}
     if card is not None:
         found = _fingerprint(before, change.specs, shard)

@@ -17,6 +17,7 @@ from graphgpt.models.adapters import peft
 from graphgpt.models.llm import model_folder
 from graphgpt.models.quantization import QuantizationConfig
 from graphgpt.registry import MODELS
+from graphgpt.tensor_files import load_tensors
 from graphgpt.weights.base import PER_TOKEN, copy_companions, open_base
 from graphgpt.weights.importing import RELEASED_ROWS
 from graphgpt.weights.layouts import CLIP, EMBEDDINGS, HEAD, PROJECTOR, TOKENS, TOWER, TOWER_FIELDS
@@ -155,7 +156,8 @@ def _tower(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
     config = manifest["model"]["tower"]
     if (name := config["name"]) != "graph_transformer":
         raise CheckpointError(f"{folder} has the tower '{name}'; the original's is 'graph_transformer'.")
-    if (position := config.get("position", {}).get("name", "none")) != "none":
+    check_shape(config, OriginalTower, f"{folder / MANIFEST}: its tower cannot be written as the original's")
+    if "position" in config and (position := config["position"]["name"]) != "none":
         raise CheckpointError(f"{folder} has a tower with position.name={position}; the original's has none.")
     if (layer := config.get("select_layer", -1)) not in (-1, config["layers"]):
         raise CheckpointError(f"{folder} has a tower with select_layer={layer}; the original's gives its last layer.")
@@ -174,7 +176,4 @@ def _refuse_adapters(folder: Path, to: str, instead: str) -> None:
 
 
 def _part(folder: Path, part: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    state: dict[str, Tensor] = load_file(folder / f"{part}.safetensors")
-    return state
+    return load_tensors(folder / f"{part}.safetensors")

@@ -13,25 +13,30 @@ MANIFEST: dict[str, Any] = {
     "created": "2026-01-02T03:04:05+00:00",
     "task": "node_classification",
     "model": {
+        "name": "graph_llm",
         "llm": {"path": "lmsys/vicuna-7b-v1.5"},
         "tower": {"name": "sgc"},
         "projector": {"name": "linear"},
         "lora": {"rank": 16},
     },
-    "llm": {"fingerprint": "abc"},
+    "llm": {"type": "llama", "hidden_size": 4096, "vocabulary": 32000, "fingerprint": "abc"},
     "data": {"name": "cora", "features": 128},
-    "parent": {"path": "runs/stage1/x/checkpoint"},
+    "parent": {"path": "runs/stage1/x/checkpoint", "task": "graph_matching", "created": "2026-01-01T00:00:00+00:00", "sha256": "0"},
     "command": "python train.py experiment=stage2/node_classification",
     "files": {},
 }
+HISTORY: list[dict[str, Any]] = [
+    {"name": name, "steps": [1], "loss": [2.0], "val": {}, "seconds": 1.0, "facts": {}}
+    for name in ("graph_matching", "node_classification")
+]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
-    experiment = {"task": {"name": "node_classification"}, "model": {**MANIFEST["model"], "name": "graph_llm"}, "dataset": {"name": "csv"}}
+    experiment = {"task": {"name": "node_classification"}, "model": MANIFEST["model"], "dataset": {"name": "csv"}, "runner": {"name": "lightning"}}
     (tmp_path / "config.yaml").write_text(json.dumps(experiment))
-    (tmp_path / "history.json").write_text(json.dumps([{"name": "graph_matching"}, {"name": "node_classification"}]))
+    (tmp_path / "history.json").write_text(json.dumps(HISTORY))
     return tmp_path
 
 
@@ -41,7 +46,7 @@ def result(accuracy: float) -> dict[str, Any]:
 
 
 def test_says_what_it_is() -> None:
-    card = model_card(MANIFEST, [{"name": "graph_matching"}, {"name": "node_classification"}], [])
+    card = model_card(MANIFEST, HISTORY, [])
     for words in (
         "`lmsys/vicuna-7b-v1.5`, licence: Llama 2 Community License",
         "LoRA of rank 16",

@@ -466,7 +466,9 @@ def test_a_config_makes_no_objects(saved: Callable[..., Path], tmp_path: Path) -
 def test_a_config_that_is_no_mapping(saved: Callable[..., Path]) -> None:
     folder = saved()
     (folder / "config.yaml").write_text("- a\n- b\n")
-    with pytest.raises(CheckpointError, match=r"config\.yaml is not a mapping of config keys\.$"):
+    with pytest.raises(
+        CheckpointError, match=r"config\.yaml cannot be read as .*: input should be a valid dictionary, found \['a', 'b'\]\.$"
+    ):
         checkpoint_experiment(folder)
 
 

@@ -22,10 +22,10 @@ from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_history
 from graphgpt.compatibility import known_metrics
 from graphgpt.config import EvaluationConfig
-from graphgpt.files import read_json_lines
+from graphgpt.records import read_lines
 from graphgpt.runners.data import Examples, mix, spread
 from graphgpt.runners.progress import progress_bar
-from graphgpt.runs import read_metrics
+from graphgpt.runs import SampleLine, read_metrics
 
 Train = Callable[..., Trained]
 MIXTURE = ["experiment=stage2/mixture", "stage1=null", "runner.max_steps=4", "runner.global_batch_size=4"]
@@ -109,7 +109,7 @@ def test_a_plain_task_has_one_loss(data: list[str], tmp_path: Path) -> None:
 
 
 def test_answers_of_every_validation_are_kept(mixture: Trained) -> None:
-    lines = read_json_lines(mixture.folder / "samples.jsonl")
+    lines = read_lines(mixture.folder / "samples.jsonl", SampleLine, "answers")
     assert [line["step"] for line in lines] == [2, 2, 2, 4, 4, 4]
     assert [line["id"] for line in lines[:3]] == [line["id"] for line in lines[3:]]
     assert {line["id"].split("/")[0] for line in lines} == {"nodes", "links"}
@@ -209,7 +209,7 @@ def test_two_processes_log_what_one_does(data: list[str], mixture: Trained, tmp_
     expected = tensors(alone.folder)
     for name, tensor in tensors(folder).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
-    assert len(read_json_lines(folder / "samples.jsonl")) == 6
+    assert len(read_lines(folder / "samples.jsonl", SampleLine, "answers")) == 6
 
 
 def test_a_run_tells_its_story(data: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
