@@ -79,10 +79,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield tmp
-        tmp.chmod(0o755)
+        _share(tmp)
         _replace(folder, tmp)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _share(path: Path) -> None:
+    """Give a new file, or a folder with all that is in it, the mode that the user's umask asks for."""
+    # Temporary files are the owner's alone, and so is what safetensors writes. Asking for the umask means setting it.
+    os.umask(mask := os.umask(0o077))
+    for made in (path, *path.rglob("*")):
+        if not made.is_symlink():
+            made.chmod((0o777 if made.is_dir() else 0o666) & ~mask)
 
 
 @contextlib.contextmanager
@@ -115,7 +124,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(tmp).chmod(0o644)
+        _share(Path(tmp))
         Path(tmp).replace(path)
     except BaseException:
         Path(tmp).unlink(missing_ok=True)

@@ -198,7 +198,12 @@ def _open(file: Path) -> dict[str, Tensor]:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
         raise DataError(f"{file}: expected a dictionary of tensors by name, found a {type(loaded).__name__}.")
-    return {name: value.detach() for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    tensors = {name: value.detach() for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+            kind = "quantised" if tensor.is_quantized else "without numbers" if tensor.is_meta else "sparse or nested"
+            raise DataError(f"{file}: '{name}' is {kind}; expected plain tensors, with every number in its place.")
+    return tensors
 
 
 def _pick(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

@@ -551,7 +551,7 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
             "Checkpoint": str(folder),
             "Trained": manifest["created"],
             "Versions": ", ".join(
-                f"{k} {v}" for k, v in manifest["environment"].items() if k in ("graphgpt", "torch", "transformers", "python")
+                f"{k} {v}" for k, v in manifest.get("environment", {}).items() if k in ("graphgpt", "torch", "transformers", "python")
             ),
         },
         stages=read_stages(read_history(folder)),

@@ -1,11 +1,14 @@
 """Writes that are all or nothing."""
 
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from graphgpt.files import atomic_folder, new_folder
+from graphgpt.files import atomic_folder, new_folder, write_text
 
 
 def make(folder: Path, text: str) -> None:
@@ -38,3 +41,17 @@ def test_a_new_folder_is_nobody_elses(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = [*pool.map(lambda _: new_folder(tmp_path / "runs" / "now"), range(8))]
     assert {path.name for path in made} == {"now", *(f"now-{number}" for number in range(2, 9))}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_files_are_for_whom_the_umask_says(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_folder(tmp_path / "made") as tmp:
+            (tmp / "lora").mkdir(mode=0o700)
+            save_file({"x": torch.zeros(1)}, tmp / "lora" / "x.safetensors")
+        write_text(tmp_path / "made" / "x.json", "{}")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "made", *(tmp_path / "made").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask

@@ -123,6 +123,7 @@ class Manifest(Versioned):
     model: ModelSettings
     llm: LanguageModel | NoLanguageModel
     data: NotRequired[Data]
+    environment: NotRequired[dict[str, Any]]
     parent: NotRequired[Parent | None]
     files: dict[Annotated[str, AfterValidator(_inside)], FileFacts]
     command: NotRequired[str]

@@ -32,14 +32,29 @@ def check_fit(where: object, part: str, theirs: "Mapping[str, Tensor]", ours: "M
             raise CheckpointError(
                 f"{where} does not fit: its {part} has '{name}' of shape {list(tensor.shape)}, this model's is {list(ours[name].shape)}."
             )
-        # Precision may differ; copying would drop an imaginary part, and take a truth value for a weight.
-        if tensor.dtype != (wanted := ours[name].dtype) and not (tensor.is_floating_point() and wanted.is_floating_point):
+        if ours[name].is_floating_point():
+            check_weights(f"{where} does not fit: '{name}' of its {part}", tensor)
+        elif tensor.dtype != ours[name].dtype:
             raise CheckpointError(
-                f"{where} does not fit: its {part} has '{name}' of {_short(tensor.dtype)}, this model's is {_short(wanted)}."
+                f"{where} does not fit: '{name}' of its {part} holds {_kind(tensor)}, this model's holds {_kind(ours[name])}."
             )
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"{where} does not fit: '{name}' of its {part} holds numbers that are not finite (NaN or infinite).")
 
 
-def _short(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")
+def check_weights(what: str, tensor: "Tensor") -> None:
+    """Whether a tensor from a file is one of weights, of any precision. Copying one of another kind would change it without a word.
+
+    Args:
+        what: Begins the message: the tensor and where it is from.
+        tensor: It.
+
+    Raises:
+        CheckpointError: it holds something else than floating-point numbers, or one that is not finite as float32.
+    """
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{what} holds {_kind(tensor)}; weights are floating-point numbers.")
+    if not tensor.float().isfinite().all():
+        raise CheckpointError(f"{what} holds numbers that are not finite (NaN or infinite).")
+
+
+def _kind(tensor: "Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -4,18 +4,20 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import torch
 from torch import Tensor
 
-from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, verify_files
+from graphgpt.checkpoints.folder import MANIFEST, checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, verify_files
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
 from graphgpt.models.adapters import peft
+from graphgpt.models.fit import check_weights
 from graphgpt.models.llm import model_folder
 from graphgpt.models.quantization import QuantizationConfig
+from graphgpt.records import Named, check_shape
 from graphgpt.registry import MODELS
 from graphgpt.tensor_files import load_tensors
 from graphgpt.weights.base import PER_TOKEN, copy_companions, open_base
@@ -24,6 +26,19 @@ from graphgpt.weights.layouts import CLIP, EMBEDDINGS, HEAD, PROJECTOR, TOKENS, 
 from graphgpt.weights.writer import SHARD, write_shards
 
 Target = Literal["graphgpt_projector", "graphgpt_tower", "graphgpt_full", "hf_merged"]
+
+
+class OriginalTower(Named):
+    """Of a manifest's tower, what the original's card needs or has no place for."""
+
+    dim: int
+    output_dim: int
+    layers: int
+    heads: int
+    norm: bool
+    use_position: bool
+    position: NotRequired[Named]
+    select_layer: NotRequired[int]
 
 
 def export_weights(folder: Path, to: Target, out: Path, *, shard: int = SHARD, say: Callable[[str], None] = print) -> None:
@@ -58,7 +73,7 @@ def export_weights(folder: Path, to: Target, out: Path, *, shard: int = SHARD, s
 
 def _write_projector(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -> None:
     """Projector and the two rows, which the original accepts in place of the whole matrix."""
-    tensors = {**_projector(folder, manifest), EMBEDDINGS: _part(folder, "modality_tokens")["weight"]}
+    tensors = {**_projector(folder, manifest), EMBEDDINGS: _part(folder, "modality_tokens", "weight")["weight"]}
     out.parent.mkdir(parents=True, exist_ok=True)
     tmp = out.with_name(f".{out.name}.tmp")
     try:
@@ -85,8 +100,8 @@ def _write_full(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -
     if card["model_type"] != "llama" or PER_TOKEN[0] not in base.names:
         raise CheckpointError(f"{folder} is for a language model of type '{card['model_type']}'; the original knows 'llama' alone.")
     tower = _tower(folder, manifest)
-    kept = _part(folder, RELEASED_ROWS) if (folder / f"{RELEASED_ROWS}.safetensors").is_file() else {}
-    rows = _part(folder, "modality_tokens")["weight"]
+    kept = _part(folder, RELEASED_ROWS, "patch") if (folder / f"{RELEASED_ROWS}.safetensors").is_file() else {}
+    rows = _part(folder, "modality_tokens", "weight")["weight"]
     own = {**_projector(folder, manifest), **{f"{TOWER}{name}": tensor for name, tensor in tower.items()}}
     dtype = base.source.specs[base.names[PER_TOKEN[0]]].dtype
 
@@ -103,7 +118,7 @@ def _write_full(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -
         raise CheckpointError(f"{folder} is for a language model whose output head is its embedding matrix; the original's is not.")
     with atomic_folder(out) as tmp:
         fields = {
-            "graph_hidden_size": _part(folder, "projector")["linear.weight"].shape[1],
+            "graph_hidden_size": _part(folder, "projector", "linear.weight")["linear.weight"].shape[1],
             "use_graph_start_end": True,
             "use_graph_proj": True,
         }
@@ -149,7 +164,7 @@ def _with_rows(matrix: Tensor, more: list[Tensor | None]) -> Tensor:
 def _projector(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
     if (name := manifest["model"]["projector"]["name"]) != "linear":
         raise CheckpointError(f"{folder} has the projector '{name}'; the original's is 'linear'.")
-    return {name.replace("linear.", PROJECTOR): tensor for name, tensor in _part(folder, "projector").items()}
+    return {name.replace("linear.", PROJECTOR): tensor for name, tensor in _part(folder, "projector", "linear.weight").items()}
 
 
 def _tower(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
@@ -161,7 +176,7 @@ def _tower(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
         raise CheckpointError(f"{folder} has a tower with position.name={position}; the original's has none.")
     if (layer := config.get("select_layer", -1)) not in (-1, config["layers"]):
         raise CheckpointError(f"{folder} has a tower with select_layer={layer}; the original's gives its last layer.")
-    return _part(folder, "tower")
+    return _part(folder, "tower", "W_P.weight")
 
 
 def _tower_card(manifest: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
@@ -175,5 +190,11 @@ def _refuse_adapters(folder: Path, to: str, instead: str) -> None:
         raise CheckpointError(f"{folder} has adapters, for which {to} has no place; {instead}.")
 
 
-def _part(folder: Path, part: str) -> dict[str, Tensor]:
-    return load_tensors(folder / f"{part}.safetensors")
+def _part(folder: Path, part: str, matrix: str) -> dict[str, Tensor]:
+    """The tensors of a part, of which ``matrix`` has to be one."""
+    tensors = load_tensors(folder / f"{part}.safetensors")
+    if matrix not in tensors or tensors[matrix].ndim != 2:
+        raise CheckpointError(f"{folder / f'{part}.safetensors'} has no matrix '{matrix}'.")
+    for name, tensor in tensors.items():
+        check_weights(f"{folder / f'{part}.safetensors'}: '{name}'", tensor)
+    return tensors

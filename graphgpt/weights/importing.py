@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from graphgpt.config import ExperimentConfig
 from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import CheckpointError, GraphGPTError, nearest
 from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json
-from graphgpt.models.fit import check_fit
+from graphgpt.models.fit import check_fit, check_weights
 from graphgpt.models.layered_tower import LayeredTower
 from graphgpt.models.llm import load_config
 from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
@@ -110,9 +110,9 @@ def import_weights(
     chosen = _choose_tower(source, layout, tower, say)
     experiment = _experiment(source, card, llm, base, chosen, compat, overrides)
     if isinstance(chosen, TowerWeights):
-        if chosen.config["output_dim"] != width:
+        if chosen.config.get("output_dim") != width:
             raise CheckpointError(
-                f"{source.path}: its projector reads {width} numbers per node; the tower gives {chosen.config['output_dim']}."
+                f"{source.path}: its projector reads {width} numbers per node; the tower gives {chosen.config.get('output_dim')}."
             )
         parts["tower"] = chosen.state
     if experiment.model.compat.last_input_only:
@@ -158,8 +158,7 @@ def read_tower(source: TensorFiles, layout: Layout) -> TowerWeights:
     shapes = {ours: source.specs[theirs].shape for ours, theirs in layout.tower.items()}
     card = _beside(source, "config.json") if layout.kind == "tower" else None
     fields = {"name": "graph_transformer", **tower_fields(card, shapes, source.path)}
-    tensors = source.read(layout.tower.values())
-    state = {ours: tensors[theirs].float().clone() for ours, theirs in layout.tower.items()}
+    state = _weights(source, layout.tower)
     cls = TOWERS.get("graph_transformer")
     problems: list[str] = []
     config: Any = parse(cls.Config, fields, problems, "model.tower")
@@ -184,6 +183,18 @@ def write_tower(out: Path, weights: TowerWeights, origin: dict[str, Any]) -> Non
         write_json(tmp / TOWER_CARD, {"tower": weights.config, "input_dim": weights.input_dim, "imported": origin})
 
 
+def _weights(source: TensorFiles, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors of a source under our names, float32.
+
+    Raises:
+        CheckpointError: one holds something else than finite floating-point numbers.
+    """
+    tensors = source.read(names.values())
+    for name, tensor in tensors.items():
+        check_weights(f"{source.path}: '{name}'", tensor)
+    return {ours: tensors[theirs].float().clone() for ours, theirs in names.items()}
+
+
 def _beside(source: TensorFiles, name: str) -> dict[str, Any] | None:
     file = source.folder / name
     return read_json(file) if file.is_file() else None
@@ -203,15 +214,23 @@ def _projector_parts(source: TensorFiles, layout: Layout, card: dict[str, Any] |
             f"{source.path} was trained without <g_start> and <g_end> (use_graph_start_end is false), which our prompts have."
         )
     head = layout.base.get(PER_TOKEN[1])
-    wanted = [*layout.projector.values(), layout.embeddings, *([head] if head else [])]
-    tensors = source.read(wanted)
-    projector = {ours: tensors[theirs].float().clone() for ours, theirs in layout.projector.items()}
-    matrix = tensors[layout.embeddings]
-    hidden = projector["linear.weight"].shape[0]
+    projector = _weights(source, layout.projector)
+    weight, bias = (list(projector[f"linear.{leaf}"].shape) for leaf in ("weight", "bias"))
+    if len(weight) != 2 or bias != weight[:1]:
+        raise CheckpointError(f"{source.path}: its projector has a weight of shape {weight} and a bias of {bias}; expected [m, n] and [m].")
+    # The whole matrix of a language model is not copied, nor looked through.
+    tensors = source.read([layout.embeddings, *([head] if head else [])])
+    matrix, hidden = tensors[layout.embeddings], weight[0]
     if matrix.ndim != 2 or matrix.shape[1] != hidden or len(matrix) < 2:
         raise CheckpointError(
             f"{source.path}: '{layout.embeddings}' has the shape {list(matrix.shape)}; expected [tokens, {hidden}], as the projector."
         )
+    if head is not None and tensors[head].shape != matrix.shape:
+        raise CheckpointError(
+            f"{source.path}: '{head}' has the shape {list(tensors[head].shape)}; expected {list(matrix.shape)}, as '{layout.embeddings}'."
+        )
+    for name, tensor in tensors.items():
+        check_weights(f"{source.path}: '{name}'", tensor[-len(TOKENS) :])
     parts = {"projector": projector, "modality_tokens": {"weight": matrix[-2:].float().clone()}}
     if len(matrix) <= len(TOKENS):
         return parts, None

@@ -357,6 +357,54 @@ def test_what_cannot_be_imported(tmp_path: Path, tensors: dict[str, Tensor], arg
     assert [path.name for path in tmp_path.iterdir()] == ["source.bin"]
 
 
+def _odd_numbers() -> dict[str, tuple[str, Tensor, str]]:
+    """A projector's tensors that are none of weights: which, what, and the sentence after the file's name."""
+    weight, bias = "model.graph_projector.weight", "model.graph_projector.bias"
+    whole = sources.projector_tensors()[weight]
+    found = {
+        value: (weight, torch.full_like(whole, float(value)), f"'{weight}' holds numbers that are not finite (NaN or infinite).")
+        for value in ("nan", "inf")
+    }
+    for dtype in ("int64", "bool", "complex64"):
+        tensor = torch.ones(whole.shape, dtype=getattr(torch, dtype))
+        found[dtype] = (weight, tensor, f"'{weight}' holds {dtype}; weights are floating-point numbers.")
+    shapes = "its projector has a weight of shape {} and a bias of {}; expected [m, n] and [m]."
+    found["short bias"] = (bias, torch.zeros(3), shapes.format([64, 16], [3]))
+    found["0-d"] = (weight, torch.tensor(1.0), shapes.format([], [64]))
+    found["embeddings"] = ("model.embed_tokens.weight", torch.full((2, 64), float("nan")), "'model.embed_tokens.weight' holds numbers that")
+    plain = "'model.graph_projector.weight' is {}; expected plain tensors, with every number in its place."
+    found["sparse"] = (weight, whole.to_sparse(), plain.format("sparse or nested"))
+    found["quantised"] = (weight, torch.quantize_per_tensor(whole, 0.1, 0, torch.qint8), plain.format("quantised"))
+    found["meta"] = (weight, whole.to("meta"), plain.format("without numbers"))
+    return found
+
+
+@pytest.mark.parametrize("case", _odd_numbers())
+def test_a_projector_that_holds_no_weights(tmp_path: Path, case: str) -> None:
+    name, tensor, sentence = _odd_numbers()[case]
+    torch.save(PROJECTORS["extractor, two rows"]() | {name: tensor}, tmp_path / "source.bin")
+    with pytest.raises(GraphGPTError, match=rf"source\.bin: {re.escape(sentence)}"):
+        import_weights(tmp_path / "source.bin", tmp_path / "out", tower="identity", llm="tiny_random", say=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["source.bin"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_a_tower_that_holds_no_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    (tmp_path / "source").mkdir()
+    torch.save(sources.clip_tensors() | {"gnn.W_P.bias": torch.ones(sources.DIM, dtype=dtype)}, tmp_path / "source" / "x.pkl")
+    with pytest.raises(CheckpointError, match=r"x\.pkl: 'gnn\.W_P\.bias' holds \w+; weights are floating-point numbers\.$"):
+        import_weights(tmp_path / "source", tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_beside_the_weights_that_are_too_deep(tmp_path: Path) -> None:
+    source = sources.write_tower(tmp_path / "source")
+    (source / "config.json").write_text("[" * 10**5)
+    with pytest.raises(DataError, match=r"config\.json cannot be read as JSON settings: "):
+        import_weights(source, tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
 def test_tokens_in_another_order_are_refused(tmp_path: Path) -> None:
     source = sources.write_full(tmp_path / "source", "bin")
     (source / "added_tokens.json").write_text(json.dumps({"<g_start>": 259, "<g_end>": 260, "<g_patch>": 261}))
