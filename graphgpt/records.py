@@ -6,7 +6,6 @@ The shape is a type, mostly a ``TypedDict`` beside the code that writes the file
 import functools
 import json
 import reprlib
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -111,7 +110,7 @@ class Origin(TypedDict):
 
 
 @functools.cache
-def _adapter(shape: Hashable) -> TypeAdapter[Any]:
+def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)
 
 

@@ -34,7 +34,8 @@ HISTORY: list[dict[str, Any]] = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
-    experiment = {"task": {"name": "node_classification"}, "model": MANIFEST["model"], "dataset": {"name": "csv"}, "runner": {"name": "lightning"}}
+    names = {"task": "node_classification", "dataset": "csv", "runner": "lightning"}
+    experiment = {"model": MANIFEST["model"], **{key: {"name": name} for key, name in names.items()}}
     (tmp_path / "config.yaml").write_text(json.dumps(experiment))
     (tmp_path / "history.json").write_text(json.dumps(HISTORY))
     return tmp_path

@@ -24,6 +24,7 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import write_json
+from graphgpt.models.tower import tower_card
 from graphgpt.registry import MODELS
 from graphgpt.runs import compare, find_runs
 from graphgpt.weights.exporting import export_weights
@@ -64,6 +65,7 @@ class Trained:
         yield lambda: write_card(folder)
         yield lambda: verify_checkpoint(folder)
         yield lambda: read_trained(folder)
+        yield lambda: tower_card(folder)
         yield lambda: load_checkpoint(self.model, folder)
         yield lambda: export_weights(folder, "graphgpt_tower", run / "exported", say=str)
 

@@ -25,7 +25,7 @@ def first(tmp_path: Path) -> Callable[..., Path]:
     def first(*overrides: str, **facts: Any) -> Path:
         data = ["dataset=folder", f"dataset.path={tmp_path}/graph", "dataset.split.seed=7"]
         config = check_command_line(ExperimentConfig, "train", ["experiment=stage1", *TINY, *data, *overrides])
-        llm = dict.fromkeys(("type", "hidden_size", "vocabulary", "fingerprint"))
+        llm = {"type": "llama", "hidden_size": 64, "vocabulary": 512, "fingerprint": "0" * 16}
         graph = {"name": "graph", "fingerprint": "0" * 16, "features": 8}
         write_checkpoint(tmp_path / "run" / "checkpoint", {}, config, llm=llm, data=graph, history=[], facts=facts)
         return tmp_path / "run"
@@ -105,7 +105,8 @@ def test_a_sweep_takes_the_same_and_nothing_is_said_where_nothing_is_taken(first
 
 def test_imported_weights_bring_no_dataset(first: Callable[..., Path]) -> None:
     """What stands in their config is nobody's."""
-    [config] = second(first("model/tower=gcn", imported={"kind": "projector"})).configs
+    imported = {"path": "projector.bin", "kind": "projector", "sha256": "0" * 64}
+    [config] = second(first("model/tower=gcn", imported=imported)).configs
     assert (config.model.tower.name, config.dataset.name) == ("gcn", "stdlib_docs")
 
 
