@@ -12,7 +12,6 @@ import yaml
 
 from graphgpt.config_files import CONFIG_DIR
 from graphgpt.installation import typed
-from graphgpt.models.llm import LLMConfig
 from graphgpt.registry import DATASETS, MODELS, PROJECTORS, TASKS, TEMPLATES, TEXT_ENCODERS, TOWERS
 from graphgpt.schema import MISSING, flat
 
@@ -180,6 +179,8 @@ def _default(group: str, experiment: Mapping[str, Any]) -> str | None:
 
 def _class_defaults(group: str, name: Any) -> dict[str, Any]:
     """What a registered class takes where no file says anything."""
+    from graphgpt.models.llm import LLMConfig  # and torch with it, which nobody waits for who asks what runs there are
+
     registry = _SHARED[group]
     cls: Any = LLMConfig if registry is None else registry.get(name).Config
     fields = {key: field.get_default(call_default_factory=True) for key, field in cls.__pydantic_fields__.items()}
