@@ -1,9 +1,14 @@
 """Third-party leaves of the config (optimizer, callbacks, loggers): classes from a reviewed list, built with named arguments."""
 
 import importlib.util
+import inspect
 import pkgutil
+import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from graphgpt.errors import GraphGPTError, did_you_mean, first_line, nearest
 from graphgpt.registry import of_plugin
@@ -52,6 +57,9 @@ EXTRAS = {
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
 
+#: What an argument takes, where its class would not notice anything else.
+_BOUNDS: dict[str, dict[str, Any]] = {"lightning.pytorch.callbacks.EarlyStopping": {"patience": Annotated[int, Field(ge=0)]}}
+
 
 def target_problems(node: Any, key: str) -> list[str]:
     """What is wrong with the targets in a leaf, however deep: one sentence each. Imports nothing.
@@ -62,9 +70,9 @@ def target_problems(node: Any, key: str) -> list[str]:
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return [f"{key}._target_: must be given, the full name of a class. {_known('', key)}"]
-    targets = list(_targets(node, key))
+    targets = [(at, str(one["_target_"])) for at, one in _nodes(node, key)]
     found = [
-        f"{at}: '{target}' is not allowed; a class of your own is, of a module that plugins=[...] names. {_known(target, key)}"
+        f"{at}._target_: '{target}' is not allowed; a class of your own is, of a module that plugins=[...] names. {_known(target, key)}"
         for at, target in targets
         if target not in _allowed(key) and not of_plugin(target)
     ]
@@ -90,15 +98,16 @@ def _installed(package: str) -> bool:
 
 
 def find_targets(node: Any, key: str) -> None:
-    """Import every class that a leaf names.
+    """Import every class that a leaf names, and look whether it takes the arguments given.
 
     Raises:
-        GraphGPTError: a target is not allowed, does not exist, or is not a class defined where it says.
+        GraphGPTError: a target is not allowed, does not exist, or is not a class defined where it says; or it has no such argument,
+            or one of another type.
     """
     for problem in target_problems(node, key):
         raise GraphGPTError(problem)
-    for at, target in _targets(node, key):
-        _find(target, at)
+    for at, one in _nodes(node, key):
+        _check_arguments(_find(str(one["_target_"]), f"{at}._target_"), one, at)
 
 
 def _find(target: str, at: str) -> Any:
@@ -110,6 +119,37 @@ def _find(target: str, at: str) -> Any:
     if not isinstance(found, type) or (of_plugin(target) and not of_plugin(f"{found.__module__}.{found.__qualname__}")):
         raise GraphGPTError(f"{at}: '{target}' is not a class of that module.")
     return found
+
+
+def _check_arguments(cls: Any, node: dict[str, Any], at: str) -> None:
+    """Compare what is given with the signature: many classes take anything, and fail at step 1,000 or never."""
+    taken = inspect.signature(cls).parameters
+    try:
+        types = typing.get_type_hints(cls.__init__)
+    except (NameError, TypeError):  # of names that only a type checker imports
+        types = {}
+    types |= _BOUNDS.get(node["_target_"], {})
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name not in taken and all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+            raise GraphGPTError(f"{at}.{name}: '{node['_target_']}' has no such argument. {nearest(name, sorted(taken))}")
+        if name in types and not any(_nodes(value, name)) and (reason := _refusal(value, types[name])):
+            raise GraphGPTError(f"{at}.{name}: {value!r} does not fit: {reason}.")
+
+
+def _refusal(value: Any, kind: Any) -> str | None:
+    """Why a value is not of a type, in lower case; None where it is, or where nobody can tell."""
+    try:
+        adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, TypeError):
+        return None
+    try:
+        read = adapter.validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        return reason[:1].lower() + reason[1:]
+    return "input should be a number" if isinstance(value, str) and isinstance(read, int | float) else None
 
 
 def build_leaf(node: dict[str, Any], key: str, **arguments: Any) -> Any:
@@ -132,17 +172,12 @@ def _build(value: Any, **arguments: Any) -> Any:
     return [_build(item) for item in value] if isinstance(value, list) else value
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Every ``_target_`` at or below a node, with its config key."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == "_target_":
-                yield f"{key}._target_", str(value)
-            else:
-                yield from _targets(value, f"{key}.{name}")
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from _targets(value, f"{key}.{i}")
+def _nodes(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every part that names a class, at or below a node, with its config key."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield key, node
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from _nodes(value, f"{key}.{name}")
 
 
 def _hydra_words(node: dict[str, Any], key: str) -> Iterator[str]:
