@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Any) -> None:
     """Add ``chat`` to the sub-commands; the parsed options hold what to call as ``run(options)``."""
     chat = commands.add_parser("chat", help="talk to a trained model about the nodes of a graph")
-    chat.add_argument("checkpoint", type=Path, help="run or checkpoint folder")
+    chat.add_argument("checkpoint", type=Path, help="run or checkpoint folder; latest is the newest in runs/")
     chat.add_argument("--graph", metavar="FOLDER", type=Path, help="graph folder; the checkpoint's own graph unless given")
     chat.add_argument("--node", metavar="N", help="number or id of the node to begin with")
     chat.add_argument("--system", metavar="TEXT", help="system message; that of the checkpoint's template unless given")
@@ -36,8 +36,9 @@ def run_chat(options: argparse.Namespace) -> None:
         GraphGPTError: the checkpoint, the graph or the node cannot be used.
     """
     from graphgpt import GraphAssistant
+    from graphgpt.checkpoints.folder import named_checkpoint
 
-    assistant = GraphAssistant.from_pretrained(options.checkpoint, options.graph, device=options.device)
+    assistant = GraphAssistant.from_pretrained(named_checkpoint(options.checkpoint), options.graph, device=options.device)
     chat = Chat(assistant, options.system, max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     if options.node is None:
         chat.begin(None)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from graphgpt import __version__
 from graphgpt.chat import add_parser as add_chat_parser
-from graphgpt.command_line import read_command_line
+from graphgpt.command_line import read_command_line, with_latest
 from graphgpt.config import ExperimentConfig
 from graphgpt.config_files import (
     CONFIG_DIR,
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         elif options.command == "check":
             from graphgpt.preflight import preflight
 
-            line = read_command_line(ExperimentConfig, "train", options.overrides)
+            line = read_command_line(ExperimentConfig, "train", with_latest(options.overrides))
             print("".join(f"{note}\n" for note in line.notes), end="")
             sys.exit(0 if preflight(line.configs[0]) else 2)
         elif options.command in ("data", "weights", "chat", "runs", "sweep"):

@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any, Generic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, find_checkpoint, read_experiment
+from graphgpt.checkpoints.folder import (
+    LATEST,
+    checkpoint_experiment,
+    checkpoint_problems,
+    find_checkpoint,
+    named_checkpoint,
+    read_experiment,
+)
 from graphgpt.checkpoints.hand_over import TAKEN, handed_over
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
 from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, keys_of, options, own_file
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
-from graphgpt.files import new_folder
+from graphgpt.files import RUNS, new_folder
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import FINISHED, run_state
 from graphgpt.schema import MISSING, flat, parse, shown
@@ -236,6 +243,22 @@ FOLDERS = ("resume", "stage1", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")
 def expanded(folder: str) -> str:
     """A path without the ``~`` that stands for the user's home; as it is where there is no such user."""
     return os.path.expanduser(folder)  # noqa: PTH111  # pathlib's raises instead
+
+
+def with_latest(overrides: Sequence[str]) -> list[str]:
+    """A command line in which folders stand where the user said ``latest``; it is said which.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+    """
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        values = value.split(",")
+        if key.lstrip("+") in ("stage1", "checkpoint") and LATEST in values:
+            override = f"{key}={','.join(quoted(str(named_checkpoint(one))) if one == LATEST else one for one in values)}"
+        found.append(override)
+    return found
 
 
 #: A value that begins so is meant for Hydra: a list, a mapping, a text in quotes, a function.
@@ -514,7 +537,7 @@ def _unresolved(composed: DictConfig, error: OmegaConfBaseException) -> str:
 def _interrupted(data: dict[str, Any]) -> str | None:
     """The newest run with exactly these settings that was stopped after its first resumable checkpoint and before its end."""
     wanted = plain_settings(read_config(ExperimentConfig, {**data, "resume": None}))
-    for folder in sorted((Path("runs") / wanted["name"]).glob("*"), reverse=True):
+    for folder in sorted((RUNS / wanted["name"]).glob("*"), reverse=True):
         if (folder / "checkpoint").exists() or not any((folder / "resume").glob("*.ckpt")):
             continue
         with contextlib.suppress(CheckpointError):
@@ -529,7 +552,8 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     path = Path(folder) / "config.yaml"
     if not path.is_file():
-        raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml."])
+        interrupted = f"resume={AUTO} finds the newest that was interrupted"
+        raise ConfigError([f"resume: {folder} is not a run folder: it has no config.yaml ({interrupted})."])
     try:
         own = read_experiment(path)
         check_plugins(own, folder)

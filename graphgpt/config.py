@@ -49,7 +49,7 @@ class ExperimentConfig:
     runner: Annotated[Any, Registered(RUNNERS, "runner")]
     """How it is trained."""
     stage1: str | None = None
-    """Run or checkpoint folder to start from."""
+    """Run or checkpoint folder to start from; ``latest`` is the newest in ``runs``."""
     test: bool = False
     """Also evaluate what was trained, when the run is through: into the folder ``test`` in its own."""
     resume: str | None = None
@@ -98,7 +98,7 @@ class EvaluationConfig:
     name: str
     """Short name; part of the run folder's name."""
     checkpoint: str
-    """Run or checkpoint folder."""
+    """Run or checkpoint folder; ``latest`` is the newest in ``runs``."""
     dataset: Annotated[Any, Registered(DATASETS, "dataset")] | None = None
     """Another graph than the checkpoint's; null takes that one."""
     task: Annotated[Any, Registered(TASKS, "task")] | None = None

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from graphgpt.assembly import build_task
-    from graphgpt.command_line import check_command_line
+    from graphgpt.command_line import check_command_line, with_latest
     from graphgpt.config import ExperimentConfig
     from graphgpt.distil import INTERRUPTED, RecordsFile, call_key, distil, summary
     from graphgpt.runners.progress import progress_bar
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
 
     if not _is_url(options.endpoint):
         raise GraphGPTError(f"--endpoint: '{options.endpoint}' is not a URL. Expected a base URL, such as http://localhost:8000/v1.")
-    overrides = list(options.overrides)
+    overrides = with_latest(options.overrides)
     if not any(override.startswith(("task=", "experiment=")) for override in overrides):
         overrides.insert(0, "task=chain_of_thought")
     if options.top_k:

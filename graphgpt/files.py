@@ -14,6 +14,9 @@ from typing import Any
 
 from graphgpt.errors import GraphGPTError
 
+#: Where runs go that nobody sends elsewhere.
+RUNS = Path("runs")
+
 
 def cache_dir() -> Path:
     """``$GRAPHGPT_CACHE``, else ``graphgpt`` in the user's cache folder. Everything in it can be made again.
@@ -45,6 +48,34 @@ def folder_with(name: str, path: str | Path) -> Path | None:
     """Whichever holds the file ``name``: the folder ``path`` or, if that is a run folder, its checkpoint; None where neither does."""
     folder = Path(path).expanduser()
     return next((candidate for candidate in (folder, folder / "checkpoint") if (candidate / name).is_file()), None)
+
+
+#: What is listed of more: what a line of a terminal or two can show.
+_MOST_LISTED = 10
+
+
+def folders_with(name: str, folder: Path) -> list[Path]:
+    """The folders in ``folder``, or in one of its folders, for which :func:`folder_with` finds ``name``, newest first."""
+    found = {}
+    for pattern in ("*", "*/checkpoint", "*/*/checkpoint"):
+        for file in folder.glob(f"{pattern}/{name}"):
+            home = file.parent.parent if file.parent.name == "checkpoint" else file.parent
+            if not any(part.startswith(".") for part in home.relative_to(folder).parts):
+                found[home] = file.stat().st_mtime_ns
+    return sorted(found, key=lambda home: (found[home], str(home)), reverse=True)
+
+
+def there_are(name: str, path: str | Path) -> str:
+    """What a user may have meant by a path where :func:`folder_with` finds no ``name``, to follow what is wrong with it; empty if nothing.
+
+    That is what lies in this folder or beside it or, for a relative path, among the runs.
+    """
+    folder = Path(path).expanduser()
+    for place in (folder, folder.parent, *([] if folder.is_absolute() else [RUNS])):
+        if found := [home for home in folders_with(name, place) if home != folder]:
+            listed, more = found[:_MOST_LISTED], len(found) - _MOST_LISTED
+            return f"; there are, newest first, {', '.join(map(str, listed))}" + (f" and {more} more" if more > 0 else "")
+    return ""
 
 
 def fingerprint(*parts: Any) -> str:

@@ -30,6 +30,7 @@ from graphgpt.command_line import (
     read_sweeps,
     register_resolvers,
     resolving,
+    with_latest,
 )
 from graphgpt.compatibility import accelerator_problems, metric_problems, run_problems
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings
@@ -77,7 +78,7 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
     """
     with user_errors():
         arguments = read_arguments(sys.argv[1:])
-        flags, overrides = set(arguments.flags), arguments.overrides
+        flags, overrides = set(arguments.flags), with_latest(arguments.overrides)
         with with_folders(arguments.folders):
             if flags & {*HELP}:
                 print(help_text(program, config_name, overrides))

@@ -40,10 +40,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """``graphgpt sweep``."""
+    from graphgpt.command_line import with_latest
     from graphgpt.sweep import sweep
 
     names = ("metric", "direction", "trials", "sampler", "parallel", "prune")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.config_dir and options.resume is None:
         given["folders"] = options.config_dir
-    sweep(options.overrides, given, out=options.out, resume=options.resume)
+    sweep(with_latest(options.overrides), given, out=options.out, resume=options.resume)

@@ -59,9 +59,10 @@ def add_parser(commands: Any) -> None:
 
 def run_show(options: argparse.Namespace) -> None:
     """``graphgpt weights show``."""
+    from graphgpt.checkpoints.folder import named_checkpoint
     from graphgpt.weights.lineage import show
 
-    show(options.folder)
+    show(named_checkpoint(options.folder))
 
 
 def run_import(options: argparse.Namespace) -> None:
@@ -83,10 +84,11 @@ def run_import(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """``graphgpt weights export`` and ``merge-lora``."""
+    from graphgpt.checkpoints.folder import named_checkpoint
     from graphgpt.tensor_files import parse_size
     from graphgpt.weights.exporting import export_weights
 
-    export_weights(options.folder, options.to, options.out, shard=parse_size(options.shard_size))
+    export_weights(named_checkpoint(options.folder), options.to, options.out, shard=parse_size(options.shard_size))
 
 
 def run_make_delta(options: argparse.Namespace) -> None:

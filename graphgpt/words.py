@@ -44,7 +44,7 @@ WORDS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("run_name", "exp_name", "experiment_name"), ("name", "")),
     **dict.fromkeys(("seed_everything", "random_seed", "manual_seed"), ("seed", "")),
     **dict.fromkeys(("resume_from_checkpoint", "ckpt_path", "resume_from", "resume_path"), ("resume", "")),
-    **dict.fromkeys(("pretrained", "init_from_checkpoint", "load_from"), ("stage1", "")),
+    **dict.fromkeys(("pretrained", "init_from_checkpoint", "load_from", "start", "start_from"), ("stage1", "")),
     **dict.fromkeys(("save_steps", "save_every", "save_interval"), ("runner.checkpoint.every_n_steps", "")),
     **dict.fromkeys(("save_total_limit", "save_top_k"), ("runner.checkpoint.keep", "")),
     **dict.fromkeys(("eval_steps", "eval_every", "val_check_interval", "check_val_every_n_epoch"), ("runner.val_every", "in steps")),

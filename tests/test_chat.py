@@ -23,13 +23,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def say(checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    """``say(*lines, options=[...])``: exit code, what was answered, what went to the error stream."""
+    """``say(*lines, folder=..., options=[...])``: exit code, what was answered, what went to the error stream."""
 
-    def say(*lines: str, options: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
+    def say(*lines: str, folder: str = str(checkpoint), options: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         code = 0
         try:
-            main(["chat", str(checkpoint), "--device", "cpu", "--max-new-tokens", "6", *options])
+            main(["chat", folder, "--device", "cpu", "--max-new-tokens", "6", *options])
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 1
         captured = capsys.readouterr()
@@ -48,6 +48,15 @@ BEGIN = [
 def test_nothing_is_asked(say: Say) -> None:
     assert say() == (0, BEGIN, "")
     assert say("", "  ", "/quit", "/nonsense") == (0, BEGIN, "")
+
+
+def test_the_newest_checkpoint(checkpoint: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/mine").symlink_to(checkpoint, target_is_directory=True)
+    assert say(folder="latest") == (0, BEGIN, "latest: runs/mine\n")
+    code, out, err = say(folder="runs")
+    assert (code, out, err) == (2, [], "runs holds no checkpoint itself; there are, newest first, runs/mine.\n")
 
 
 def test_a_conversation(say: Say, checkpoint: Path) -> None:

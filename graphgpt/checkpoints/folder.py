@@ -32,7 +32,7 @@ import yaml
 import graphgpt
 from graphgpt.checkpoints.shapes import Experiment, Manifest, Stage, Versioned
 from graphgpt.errors import CheckpointError
-from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json, write_text
+from graphgpt.files import RUNS, atomic_folder, file_sha256, folder_with, folders_with, there_are, write_json, write_text
 from graphgpt.installation import CHECKOUT, as_typed
 from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_fit
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+
+#: What stands for the newest checkpoint among the runs.
+LATEST = "latest"
 
 #: What of a model goes on from one stage to the next as it is, and those of its settings that are each stage's own.
 HANDED_OVER = {"tower": {"train", "dropout", "init_from"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
@@ -57,10 +60,26 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     if (found := folder_with(MANIFEST, path)) is not None:
         return found
-    folder = Path(path).expanduser()
+    folder, others = Path(path).expanduser(), there_are(MANIFEST, path)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} does not exist.")
-    raise CheckpointError(f"{folder} holds no checkpoint: there is no {MANIFEST} in it or in {folder / 'checkpoint'}.")
+        raise CheckpointError(f"{folder} does not exist{others}.")
+    itself = f" itself{others}" if others else f": there is no {MANIFEST} in it or in {folder / 'checkpoint'}"
+    raise CheckpointError(f"{folder} holds no checkpoint{itself}.")
+
+
+def named_checkpoint(path: str | Path) -> Path:
+    """A path as a user names it: ``latest`` is the newest run with a checkpoint, and it is said which.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if str(path) != LATEST or Path(LATEST).exists():
+        return Path(path)
+    if not (found := folders_with(MANIFEST, RUNS)):
+        raise CheckpointError(f"{LATEST}: there is no checkpoint in the folder {RUNS} yet.")
+    # Beside what a program prints, which other programs may read.
+    print(f"{LATEST}: {found[0]}", file=sys.stderr)
+    return found[0]
 
 
 def verify_checkpoint(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from graphgpt.errors import CheckpointError
-from graphgpt.files import folder_with
+from graphgpt.files import folder_with, there_are
 from graphgpt.graphs.subgraph import Pool
 from graphgpt.installation import typed
 from graphgpt.models.fit import check_fit
@@ -116,7 +116,7 @@ def find_tower(path: str | Path) -> Path:
     if (found := folder_with(TOWER_CARD, path)) is not None:
         return found
     makes = f"{typed('train', 'experiment=stage0')} and graphgpt weights import make one"
-    raise CheckpointError(f"{path} holds no weights of a tower: it has no {TOWER_CARD} ({makes}).")
+    raise CheckpointError(f"{path} holds no weights of a tower: it has no {TOWER_CARD} ({makes}){there_are(TOWER_CARD, path)}.")
 
 
 def tower_card(folder: str | Path) -> dict[str, Any]:

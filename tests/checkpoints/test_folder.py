@@ -224,8 +224,10 @@ def test_another_language_model(build: Build, saved: Callable[..., Path], overri
 
 def test_a_folder_without_checkpoint(build: Build, tmp_path: Path) -> None:
     _, model = build()
+    empty = tmp_path / "empty"
+    empty.mkdir()
     refuses(model, tmp_path / "gone", f"{tmp_path}/gone does not exist.")
-    refuses(model, tmp_path, f"{tmp_path} holds no checkpoint: there is no manifest.json in it or in {tmp_path}/checkpoint.")
+    refuses(model, empty, f"{empty} holds no checkpoint: there is no manifest.json in it or in {empty}/checkpoint.")
 
 
 def test_a_missing_file(build: Build, saved: Callable[..., Path]) -> None:

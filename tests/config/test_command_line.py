@@ -138,6 +138,7 @@ def test_quoted(value: str) -> None:
         ),
         ("model.lora.r=1", "model.lora.r: unknown key. Here it is model.lora.rank."),
         ("runner.epochs=1", "runner.epochs: unknown key. Here it is runner.max_steps (training is counted in steps)."),
+        ("start=latest", "start: unknown key. Here it is stage1."),
         ("seed_everything=1", "seed_everything: unknown key. Here it is seed."),
         ("name=a/b", "name: 'a/b' is to be part of the run folder's name; leave slashes and control characters out, such as name=mine."),
         (f"name={'x' * 300}", f"name: '{'x' * 20}...' has 300 bytes, but names the run's folder; expected at most 100."),

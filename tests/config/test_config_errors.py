@@ -286,8 +286,9 @@ def test_folder_that_is_no_checkpoint(good: list[str], tmp_path: Path) -> None:
         f"stage1: {empty} holds no checkpoint: there is no manifest.json in it or in {empty / 'checkpoint'}."
     ]
     assert problems([f"checkpoint={gone}"], EvaluationConfig, "evaluate") == [f"checkpoint: {gone} does not exist."]
-    assert problems([f"resume={gone}"]) == [f"resume: {gone} is not a run folder: it has no config.yaml."]
-    assert problems([f"resume={empty}"]) == [f"resume: {empty} is not a run folder: it has no config.yaml."]
+    for folder in (gone, empty):
+        sentence = f"{folder} is not a run folder: it has no config.yaml (resume=auto finds the newest that was interrupted)."
+        assert problems([f"resume={folder}"]) == [f"resume: {sentence}"]
 
 
 def test_resume_takes_single_values_and_no_other_choices(good: list[str], tmp_path: Path) -> None:
