@@ -4,7 +4,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -303,8 +303,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
     by_values: dict[str, list[Run]] = {}
     for one in runs:
         by_values.setdefault(json.dumps([one.settings.get(key) for key in keys], sort_keys=True), []).append(one)
+    sections = {word for one in runs for key in one.settings for word in key.split(".")[:-1]}
     groups = [_group(same, keys) for same in by_values.values()]
-    return Comparison(runs=[*runs], keys=_short(keys), scores=scores, groups=groups)
+    return Comparison(runs=[*runs], keys=_short(keys, sections), scores=scores, groups=groups)
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
@@ -319,13 +320,17 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def _short(keys: Sequence[str]) -> dict[str, str]:
-    """Each key by the last of its words that tell it from the others; a choice by its group: ``projector`` for ``model.projector.name``."""
+def _short(keys: Sequence[str], sections: Collection[str]) -> dict[str, str]:
+    """Each key by the last of its words that tell it from the others; a choice by its group: ``projector`` for ``model.projector.name``.
+
+    The name of a section alone stands for nothing but the choice of it: ``runner.lr.lora`` is ``lr.lora``.
+    """
     whole = {key: key.removesuffix(".name").split(".") for key in keys}
     short = {}
     for key, words in whole.items():
         others = [other for name, other in whole.items() if name != key]
-        length = next((n for n in range(1, len(words)) if all(other[-n:] != words[-n:] for other in others)), len(words))
+        least = 2 if words[-1] in sections and not key.endswith(".name") else 1
+        length = next((n for n in range(least, len(words)) if all(other[-n:] != words[-n:] for other in others)), len(words))
         short[key] = ".".join(words[-length:])
     return short
 

@@ -22,8 +22,10 @@ from graphgpt.runs import FAILED, FINISHED, STOPPED, Comparison, Group, Run, com
 #: In a sweep's folder: its runs compared.
 PAGE = "runs.html"
 
-#: So many scores fit a terminal; CSV, Markdown and HTML have all of them.
+#: A terminal shows so many scores where they leave room for a setting; CSV, Markdown and HTML have all of them.
 _TERMINAL = 3
+#: In a terminal without room the names of runs are folded to so many characters, nothing else is.
+_FOLDED = 24
 #: More runs than this are not listed one by one in the terminal, where their groups are.
 _LISTED = 40
 _NOTHING = "-"
@@ -42,12 +44,18 @@ def show(runs: Sequence[Run], folder: Path, comparison: Comparison | None = None
         console.print(f"There is no run in {folder}.", markup=False)
         return
     comparison = comparison or compare(runs)
-    narrow = _that_fits(comparison, folder, console.width)
+    shown: set[str] = set()
+
+    def table(make: Callable[[Comparison, int], tuple[list[str], list[list[str]]]]) -> Table:
+        narrow, scores = _that_fits(comparison, make, console.width)
+        shown.update(narrow.keys)
+        return _as_table(*make(narrow, scores))
+
     if not comparison.seeds or len(runs) <= _LISTED:
-        console.print(_as_table(*_rows(narrow, folder, _TERMINAL)))
+        console.print(table(lambda narrow, scores: _rows(narrow, folder, scores)))
     if comparison.seeds:
-        console.print(_as_table(*_group_rows(narrow, _TERMINAL)), Text("± is the standard deviation over seeds.", style="dim"))
-    if left := [key for key in comparison.keys if key not in narrow.keys]:
+        console.print(table(_group_rows), Text("± is the standard deviation over seeds.", style="dim"))
+    if left := [key for key in comparison.keys if key not in shown]:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         console.print(Text(f"They also differ in {names}: see --csv, --markdown or --html.", style="dim"), soft_wrap=True)
     for one in runs:
@@ -55,26 +63,41 @@ def show(runs: Sequence[Run], folder: Path, comparison: Comparison | None = None
             console.print(Text(f"{_name(one, folder)} {one.state}: {one.error}"))
 
 
-def _that_fits(comparison: Comparison, folder: Path, width: int) -> Comparison:
-    """The comparison with as many of the settings as a terminal has room for; those with short values first."""
+def _that_fits(
+    comparison: Comparison, make: Callable[[Comparison, int], tuple[list[str], list[list[str]]]], width: int
+) -> tuple[Comparison, int]:
+    """The comparison with as many of the settings as a table has room for, and how many scores it then shows.
 
-    def wide(keys: Iterable[str]) -> int:
-        kept = replace(comparison, keys={key: name for key, name in comparison.keys.items() if key in keys})
-        heads, rows = _rows(kept, folder, _TERMINAL)
-        return sum(max(map(len, column)) + 2 for column in zip(heads, *rows, strict=True))
+    Choices (``task``, ``tower``) come before numbers, short values before long ones, and a first setting before scores: rows of a
+    table that shows none are told apart by nothing.
+    """
+
+    def only(keys: Iterable[str]) -> Comparison:
+        return replace(comparison, keys={key: name for key, name in comparison.keys.items() if key in keys})
+
+    def fits(keys: Iterable[str], scores: int) -> bool:
+        heads, rows = make(only(keys), scores)
+        first, *others = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
+        return sum(others, min(first, _FOLDED)) + 2 * len(others) <= width
+
+    def use(key: str) -> tuple[bool, int]:
+        return not key.endswith(".name"), max(len(value_text(one.settings.get(key))) for one in comparison.runs)
 
     kept: list[str] = []
-    for key in sorted(comparison.keys, key=lambda key: max(len(value_text(one.settings.get(key))) for one in comparison.runs)):
-        if wide([*kept, key]) <= width + 2:
-            kept.append(key)
-    return replace(comparison, keys={key: name for key, name in comparison.keys.items() if key in kept})
+    for scores in range(_TERMINAL, -1, -1):
+        for key in sorted(comparison.keys, key=use):
+            if fits([*kept, key], scores):
+                kept.append(key)
+        if kept or not comparison.keys:
+            break
+    return only(kept), scores
 
 
 def _as_table(heads: list[str], rows: list[list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, head in enumerate(heads):
         right = all(re.fullmatch(r"[-\d.,e±s h min]*", row[place]) for row in rows)
-        table.add_column(Text(head), justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(head), justify="right" if right else "left", overflow="fold", no_wrap=place > 0)
     for row in rows:
         table.add_row(*map(Text, row))  # values may hold square brackets, which rich would take for markup
     return table

@@ -169,7 +169,7 @@ def test_short_names_stay_apart() -> None:
         return Run(folder=Path("a"), settings={key.replace("__", "."): value for key, value in settings.items()}, state=FINISHED, scores={})
 
     runs = [one(model__lora__rank=1, runner__lr__lora=1, runner__rank=1), one(model__lora__rank=2, runner__lr__lora=2, runner__rank=2)]
-    assert compare(runs).keys == {"model.lora.rank": "lora.rank", "runner.lr.lora": "lora", "runner.rank": "runner.rank"}
+    assert compare(runs).keys == {"model.lora.rank": "lora.rank", "runner.lr.lora": "lr.lora", "runner.rank": "runner.rank"}
 
 
 @given(
@@ -236,10 +236,26 @@ def test_a_narrow_terminal_shows_the_short_settings_and_names_the_others(
     code, printed = command(capsys, str(tmp_path))
     lines = printed.splitlines()
     assert code == 0 and len(lines) == 4
-    assert lines[0].split() == ["run", "lora", "task", "state", "val/loss", "train/loss", "time", "trained"]
+    assert lines[0].split() == ["run", "lr.lora", "task", "state", "val/loss", "train/loss", "time", "trained"]
     assert lines[2].split()[:4] == ["1", "2", "node_classification", "finished"]
     assert all(len(line) <= 80 for line in lines[:3])
     assert lines[3] == "They also differ in task.wording: see --csv, --markdown or --html."
+
+
+def test_a_narrow_terminal_gives_up_scores_before_the_last_setting_and_folds_names_alone(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, task in enumerate(("graph_matching", "node_classification")):
+        for seed in range(2):
+            scores = {"accuracy": 0.5, "macro_f1": 0.25, "top3": 0.75}
+            write(f"multirun/{task}/2026-11-25_10-00-0{number}/{seed}", seed=seed, lr=number + 1.0, task={"name": task}, scores=scores)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, printed = command(capsys, str(tmp_path))
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["run", "lr.lora", "seed", "state", "accuracy", "time", "trained"]
+    heads = next(line for line in lines if "runs" in line.split())
+    assert heads.split()[:3] == ["lr.lora", "task", "runs"]
 
 
 def test_files(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,7 +309,7 @@ def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, t
     assert page.count("<svg") == 1
     assert "Best val/loss: <b>1</b>" in page
     if count == 8:
-        assert all(f">{name}<" in page for name in ("lora", "projector", "stage1", "val/loss"))
+        assert all(f">{name}<" in page for name in ("lr.lora", "projector", "stage1", "val/loss"))
         assert ">0.001<" in page
 
 
