@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from graphgpt.errors import DataError, did_you_mean, first_line, nearest
+from graphgpt.errors import DataError, amount, did_you_mean, first_line, nearest
 from graphgpt.file_kinds import another_kind
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.graphs.json_array import BrokenArray, elements
@@ -440,14 +440,14 @@ def _read_record(record: Any, number: int, sizes: Mapping[str, int]) -> Row:
     found = sum(turn.count(PLACEHOLDER) for turn in turns)
     if not given & {"node_list", "edge_index", "node_list_1", "edge_index_1", "node_list_2", "edge_index_2"}:
         if found:
-            raise MalformedRecord("no graph", "graph", f"is missing, but {PLACEHOLDER} stands {found} times in the conversation.")
+            raise MalformedRecord("no graph", "graph", f"is missing, but {PLACEHOLDER} stands {amount(found, 'time')} in the conversation.")
         return name, number, turns, (), ()
     # A record with one graph may point to it more than once.
     if found == 0 or (pair and found != 2):
         raise MalformedRecord(
             f"{PLACEHOLDER} missing or too many",
             "conversations",
-            f"{PLACEHOLDER} stands {found} times in the human's turns, expected {'2, one for each graph' if pair else '1'}.",
+            f"{PLACEHOLDER} stands {amount(found, 'time')} in the human's turns, expected {'2, one for each graph' if pair else '1'}.",
         )
     key = name.split("_")[0]
     if key not in sizes:

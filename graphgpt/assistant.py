@@ -506,7 +506,7 @@ class Conversation:
         begins = self.node is not None and all(message.role == "system" for message in self.messages)
         places = question.count(PLACEHOLDER)
         if places > begins:
-            raise DataError(f"ask: {PLACEHOLDER} may stand once, in the first question about a node; here it stands {places} times.")
+            raise DataError(f"ask: {PLACEHOLDER} may stand once, in the first question about a node; here are {places}.")
         return Message("user", self._opening + question if begins and not places else question)
 
     def _read(self, message: Message) -> Example:

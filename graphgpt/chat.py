@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.errors import GraphGPTError, amount, nearest
 from graphgpt.registry import add_plugins_option
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Chat:
         """Begin a conversation and say what it is about."""
         self.talk = self.assistant.conversation(node, system=self.system)
         graph = self.assistant.graph
-        print(f"Graph {graph.card['name']}: {graph.num_nodes:,} nodes, {graph.num_edges:,} edges.")
+        print(f"Graph {graph.card['name']}: {amount(graph.num_nodes, 'node')}, {amount(graph.num_edges, 'edge')}.")
         if self.talk.node is None:
             print("No node is chosen, so the model sees no graph: /node 0 chooses one.")
         else:

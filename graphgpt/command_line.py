@@ -25,7 +25,7 @@ from graphgpt.checkpoints.folder import (
 from graphgpt.checkpoints.hand_over import TAKEN, handed_over
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
 from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, keys_of, options, own_file
-from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, first_line, nearest
+from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, amount, first_line, nearest
 from graphgpt.files import RUNS, new_folder
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import FINISHED, run_state
@@ -589,14 +589,14 @@ def _can_be_longer(folder: Path, before: Any, now: Any) -> None:
     Raises:
         ConfigError: there is nothing to do, or nothing to go on from; its checkpoint and scores stay as they are.
     """
-    done = f"resume: {folder} is finished, its {before} steps are trained"
+    done = f"resume: {folder} is finished, its {amount(before, 'step')} {'is' if before == 1 else 'are'} trained"
     if not (isinstance(before, int) and isinstance(now, int) and now > before):
         raise ConfigError([f"{done}: nothing is left to do. More of them are asked for by runner.max_steps, above {before}."])
     if not any((folder / "resume").glob("*.ckpt")):
         raise ConfigError(
             [
                 f"{done}, and it kept no state to go on from (runner.checkpoint.every_n_steps); "
-                f"train {now} steps in a new run instead, without resume."
+                f"train {amount(now, 'step')} in a new run instead, without resume."
             ]
         )
 

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from typing import Any
 
-from graphgpt.errors import nearest
+from graphgpt.errors import amount, nearest
 from graphgpt.registry import MODELS, TASKS
 from graphgpt.runs import less_is_better
 from graphgpt.schema import NETWORKS
@@ -169,7 +169,9 @@ def machine_problems(model: Any, runner: Any) -> list[str]:
         found.append(f"runner.precision: 16-mixed needs CUDA, and this run is on {accelerator}; use bf16-mixed.")
     started, devices = os.environ.get("LOCAL_WORLD_SIZE"), getattr(runner, "devices", None)
     if started and "TORCHELASTIC_RUN_ID" in os.environ and int(started) != devices:
-        found.append(f"runner.devices: torchrun started {started} process(es) on this machine, but runner.devices={devices}.")
+        found.append(
+            f"runner.devices: torchrun started {amount(started, 'process', 'processes')} on this machine, but runner.devices={devices}."
+        )
     return found
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx2
 from rich.progress import Progress, TaskID
 
-from graphgpt.errors import GraphGPTError
+from graphgpt.errors import GraphGPTError, amount
 from graphgpt.files import fingerprint
 from graphgpt.tasks.chain_of_thought import ChainOfThought, Record, read_records
 from graphgpt.teacher import Budget, CallError, Client, Reply, Stopped, Teacher
@@ -149,9 +149,11 @@ async def distil(
             waiting = iter(pending)
             await asyncio.gather(*(run.work(waiting) for _ in range(min(concurrency, len(pending)))))
     if run.fatal:
-        raise GraphGPTError(run.fatal + (f" {file.path} has {len(file.done)} answers; the same command goes on." if file.done else ""))
+        raise GraphGPTError(
+            run.fatal + (f" {file.path} has {amount(len(file.done), 'answer')}; the same command goes on." if file.done else "")
+        )
     if run.failures:
-        log.warning("%d calls failed and will be tried again by the same command; the last: %s.", run.failures, run.last_failure)
+        log.warning("%s failed, to be tried again by the same command; the last: %s.", amount(run.failures, "call"), run.last_failure)
     return INTERRUPTED if run.interrupted else budget.spent
 
 
@@ -259,9 +261,10 @@ def summary(file: RecordsFile, before: Counter[str], top_k: int) -> str:
     """What a run did, and what its file holds now."""
     new, counts = file.counts - before, file.counts
     answers = sum(new[name] for name in ("kept", "dropped", "invalid", "cut"))
-    held = f"{file.path} holds {len(file.done)} answers, {counts['kept']} of them kept"
+    held = f"{file.path} holds {amount(len(file.done), 'answer')}, {counts['kept']} of them kept"
     return (
         f"{answers} new answers: {new['kept']} kept, {new['dropped']} dropped (the truth is not among the first {top_k}), "
-        f"{new['invalid']} invalid (no class named), {new['cut']} cut short; {new['tokens']:,} tokens in {new['requests']} requests.\n"
+        f"{new['invalid']} invalid (no class named), {new['cut']} cut short; {new['tokens']:,} tokens "
+        f"in {amount(new['requests'], 'request')}.\n"
         f"{held}: train with task=chain_of_thought task.records={file.path}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from graphgpt.errors import GraphGPTError
+from graphgpt.errors import GraphGPTError, amount
 from graphgpt.schema import SPLITS
 from graphgpt.teacher import Teacher
 
@@ -107,7 +107,10 @@ def run(options: argparse.Namespace) -> None:
                 Console(highlight=False, markup=False, soft_wrap=True).print(summary(file, before, task.config.top_k))
     if why:
         left = len(order) - sum(call_key(task, item, teacher.model) in file.done for item in order)
-        print(f"Stopped before the end, since {why}: {left} of {len(order)} nodes are left; the same command goes on.", file=sys.stderr)
+        print(
+            f"Stopped before the end, since {why}: {amount(left, 'node')} of {len(order):,} left; the same command goes on.",
+            file=sys.stderr,
+        )
     if why == INTERRUPTED:
         sys.exit(130)
 

@@ -24,8 +24,7 @@ class ConfigError(GraphGPTError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems: list[str] = list(problems)
-        noun = "problem" if len(self.problems) == 1 else "problems"
-        lines = [f"{len(self.problems)} {noun} in the configuration:"]
+        lines = [f"{amount(len(self.problems), 'problem')} in the configuration:"]
         lines += [f"  {i}. {problem}" for i, problem in enumerate(self.problems, start=1)]
         super().__init__("\n".join(lines))
 
@@ -44,6 +43,11 @@ class CheckpointError(GraphGPTError):
 
 class Interrupted(GraphGPTError):
     """The user or a scheduler asked the program to stop, and it did; says how to go on."""
+
+
+def amount(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 item``, ``1,460 items``; what ends in anything but an s is given."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:

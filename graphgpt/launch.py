@@ -35,7 +35,7 @@ from graphgpt.command_line import (
 from graphgpt.compatibility import accelerator_problems, metric_problems, run_problems
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings
 from graphgpt.config_files import OWN, config_groups, own_folders, with_folders
-from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, did_you_mean
+from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, amount, did_you_mean
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import typed
 from graphgpt.outermost import user_errors
@@ -353,7 +353,7 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
     if left := [one for one in runs if one.state != FINISHED]:
         failed = sum(one.state == FAILED for one in left)
         again = f" To try them again: {go_on}" if plans else ""
-        print(f"{failed} of {len(runs)} runs failed, {len(left) - failed} are unfinished.{again}", file=sys.stderr)
+        print(f"{failed} of {amount(len(runs), 'run')} failed, {len(left) - failed} are unfinished.{again}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -451,7 +451,9 @@ def _check_processes(line: CommandLine[Any]) -> None:
         nodes = getattr(getattr(config, "runner", None), "num_nodes", 1)
         right = f"hydra.launcher.tasks_per_node={wanted // nodes} hydra.launcher.nodes={nodes}"
         if started:
-            raise ConfigError([f"hydra.launcher: starts {tasks} process(es) per run, but a run has {wanted}; use {right}."])
+            raise ConfigError(
+                [f"hydra.launcher: starts {amount(tasks, 'process', 'processes')} per run, but a run has {wanted}; use {right}."]
+            )
         raise ConfigError(
             [
                 f"runner.devices: a sweep (-m) cannot start {wanted} processes per run, since each of them would run the whole sweep; "

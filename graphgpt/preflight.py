@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.errors import GraphGPTError
+from graphgpt.errors import GraphGPTError, amount
 from graphgpt.models.graph_llm import GraphLLM, PromptReader, build_processor
 from graphgpt.models.llm import load_config, load_tokenizer
 from graphgpt.models.lora import add_lora
@@ -67,7 +67,7 @@ def _checks(experiment: Any) -> Iterator[str]:
     examples: list[Any] = first.__getitems__([(0, item) for item in items[: runner.samples_per_pass].tolist()])
     batch = reader.collate(examples)
     unshared = sum(len(example.ids) for example in examples)
-    yield f"batch: {len(batch.ids)} samples in {batch.num_tokens} tokens ({unshared} without sharing)"
+    yield f"batch: {amount(len(batch.ids), 'sample')} in {amount(batch.num_tokens, 'token')} ({unshared} without sharing)"
 
     parts = {name: _count(module.parameters()) for name, module in modules.items()}
     trained = {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
@@ -80,7 +80,7 @@ def _small_model(experiment: Any, task: Task) -> Iterator[str]:
     model = build_model(experiment, task)
     reader, items = model.reader(), task.items("train")[: experiment.runner.samples_per_pass].tolist()
     batch = reader.collate(reader.read([task.instruction(item, seed=item, training=True) for item in items]))
-    yield f"batch: {len(batch.ids)} samples in {batch.num_tokens:,} tokens"
+    yield f"batch: {amount(len(batch.ids), 'sample')} in {amount(batch.num_tokens, 'token')}"
     modules = {part: getattr(model, part) for part in model.parts}
     parts = {name: _count(module.parameters()) for name, module in modules.items()}
     yield _parameters(parts, {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()})

@@ -241,7 +241,7 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
         score=score,
         varying=", ".join(comparison.keys.values()),
         best=_best(drawn, score, comparison),
-        picture=_picture(comparison, drawn, score) if drawn and score else None,
+        picture=_picture(comparison, drawn, score) if len(drawn) > 1 and score else None,
         groups=_group_rows(comparison) if comparison.seeds else None,
         runs=_rows(comparison, folder),
         errors=[(_name(one, folder), one.state, one.error) for one in comparison.runs if one.error],
@@ -267,7 +267,7 @@ _MOST_BARS = 36
 
 
 def _picture(comparison: Comparison, drawn: Sequence[Group], score: str) -> Markup:
-    """Bars with error bars where one or two things vary, parallel coordinates where more do."""
+    """Bars with error bars where one or two things vary (dots for a loss), parallel coordinates where more do."""
     few = len(comparison.keys) <= 2 and len(drawn) <= _MOST_BARS
     return (_bars if few else _parallel)(comparison, drawn, score)
 
@@ -278,6 +278,8 @@ def _bars(comparison: Comparison, drawn: Sequence[Group], score: str) -> Markup:
     kinds = list(dict.fromkeys(value_text(group.values[second]) for group in drawn)) if second else [""]
     ordered = sorted(drawn, key=lambda group: _order(group.values[keys[0]])) if keys else [*drawn]
 
+    dots = less_is_better(score)  # losses are far from 0 and near each other: bars of 5.562 and 5.565 would be one
+
     def draw(axes: Any) -> None:
         place, ticks, labels, before = 0.0, [], [], None
         for group in ordered:
@@ -286,19 +288,24 @@ def _bars(comparison: Comparison, drawn: Sequence[Group], score: str) -> Markup:
             before = first
             kind = kinds.index(value_text(group.values[second])) if second else 0
             mean = group.means[score]
-            axes.barh(place, mean, height=0.8, color=_COLOURS[kind % len(_COLOURS)] if second else _ACCENT)
+            colour = _COLOURS[kind % len(_COLOURS)] if second else _ACCENT
+            if dots:
+                axes.plot([mean], [place], "o", markersize=9, color=colour)
+            else:
+                axes.barh(place, mean, height=0.8, color=colour)
             values = [one.scores[score] for one in group.runs if one.state == FINISHED and score in one.scores]
             if len(values) > 1:
                 axes.errorbar(mean, place, xerr=group.deviations[score], color=_INK, capsize=4, linewidth=1.5)
                 axes.scatter(values, [place] * len(values), s=12, color=_INK, alpha=0.5, zorder=3)
-            right = max([mean + group.deviations.get(score, 0.0), *values]) if mean >= 0 else 0.0
+            right = max([mean + group.deviations.get(score, 0.0), *values]) if mean >= 0 or dots else 0.0
             axes.annotate(with_deviation(group, score), (right, place), (6, 0), textcoords="offset points", va="center", color=_INK)
             ticks.append(place)
             labels.append(", ".join(map(_cut, [first, kinds[kind]] if second else [first])))
         axes.set_yticks(ticks, labels)
         axes.invert_yaxis()
         axes.margins(x=0.25)
-        axes.set_xlabel(score)
+        axes.set_xlabel(f"{score} (the axis does not begin at 0)" if dots else score)
+        axes.set_ylabel(", ".join(comparison.keys.values()), color=_INK)
 
     return _svg(draw, width=6.4, height=1.1 + 0.42 * len(ordered))
 

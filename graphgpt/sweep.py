@@ -30,7 +30,7 @@ from rich.text import Text
 from graphgpt.command_line import CommandLine, quoted, read_command_line, read_sweeps
 from graphgpt.compatibility import metric_problems, unknown_metric
 from graphgpt.config import ExperimentConfig
-from graphgpt.errors import ConfigError, GraphGPTError, Interrupted
+from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, amount
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import program, typed
 from graphgpt.launch import SWEEP, check_started, read_sweep
@@ -318,7 +318,7 @@ class Sweep:
         from optuna.trial import TrialState
 
         waiting = self._take_up()
-        self.console.print(f"{self.total} settings to train, {self.config.parallel} at once, in {self.folder}")
+        self.console.print(f"{amount(self.total, 'setting')} to train, {self.config.parallel} at once, in {self.folder}")
         jobs: list[Job] = []
         # Noted and not raised: in the middle of the study's database an exception may get lost.
         before = [(number, signal.signal(number, self._asked_to_stop)) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -528,7 +528,10 @@ def _devices(config: ExperimentConfig, parallel: int) -> list[dict[str, str]]:
     visible = given.split(",") if given else [str(place) for place in range(torch.cuda.device_count())]
     if len(visible) < parallel * each:
         raise ConfigError(
-            [f"--parallel: {parallel} runs of {each} GPU(s) at once, but there are {len(visible)}; use fewer, or accelerator=cpu."]
+            [
+                f"--parallel: {amount(parallel, 'run')} of {amount(each, 'GPU')} at once, "
+                f"but there are {len(visible)}; use fewer, or accelerator=cpu."
+            ]
         )
     return [{"CUDA_VISIBLE_DEVICES": ",".join(visible[slot * each : (slot + 1) * each])} for slot in range(parallel)]
 

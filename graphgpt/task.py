@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.errors import nearest
+from graphgpt.errors import amount, nearest
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
@@ -157,7 +157,9 @@ class Task(ABC):
             if field not in known
         ]
         if (graphs := wording.count("<graph>")) not in (0, cls.num_graphs):
-            found.append(f"task.wordings.{name}: has <graph> {graphs} times, expected {cls.num_graphs} (or none, for text alone).")
+            found.append(
+                f"task.wordings.{name}: has <graph> {amount(graphs, 'time')}, expected {cls.num_graphs} (or none, for text alone)."
+            )
         return found
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor) -> None:
@@ -197,7 +199,9 @@ class Task(ABC):
     def summary(self) -> str:
         """What the task asks about, in a few words."""
         graph = self.graph
-        return f"{graph.card['name']}, {graph.num_nodes:,} nodes, {graph.num_edges:,} edges, {self.input_dim} features"
+        return f"{graph.card['name']}, {amount(graph.num_nodes, 'node')}, {amount(graph.num_edges, 'edge')}, " + amount(
+            self.input_dim, "feature"
+        )
 
     def items(self, split: Split) -> Tensor:
         """Items of a split, ascending, shape ``[k]``, int64; nodes unless the task says otherwise."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from graphgpt.errors import nearest
+from graphgpt.errors import amount, nearest
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class Client:
                 self._hold(failure)
             if attempt <= self.teacher.retries:
                 await self.budget.sleep(self.teacher.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-        raise CallError(f"{failure} ({self.teacher.retries + 1} times)", passing=False, status=failure.status)
+        raise CallError(f"{failure} ({amount(self.teacher.retries + 1, 'time')})", passing=False, status=failure.status)
 
     def _hold(self, failure: CallError) -> None:
         """Whoever is asked to wait waits with all requests, not with one alone."""

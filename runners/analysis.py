@@ -78,8 +78,20 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
             defined = values[np.isfinite(values)]
             if len(defined):
                 low, high = np.percentile(defined, [2.5, 97.5])
-                intervals[name] = (float(low), float(high))
+                intervals[name] = _widened(float(low), float(high), len(runs[0]))
     return Figures(metrics=mean, intervals=intervals, deviations=deviations)
+
+
+def _widened(low: float, high: float, items: int) -> tuple[float, float]:
+    """An interval that is a point because all items are right, or none is: what so few of them leave open (Clopper and Pearson, 1934).
+
+    Resampling items that are all alike knows no doubt, not even of a single one.
+    """
+    if low == high == 1:
+        low = 0.025 ** (1 / items)
+    elif low == high == 0:
+        high = 1 - 0.025 ** (1 / items)
+    return low, high
 
 
 def _metrics(run: Answers, rank_metrics: RankMetrics, places: np.ndarray | slice = slice(None)) -> dict[str, float]:

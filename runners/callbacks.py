@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
 
+from graphgpt.errors import amount
 from graphgpt.files import write_text
 from graphgpt.models.model import Model
 from graphgpt.prompts.batch import Batch
@@ -124,8 +125,9 @@ class Story(Callback):
         log.info("Data: %s; %s training items.", self.task.summary, f"{len(self.task.items('train')):,}")
         log.info("Trains: %s.", ", ".join(f"{part} {count:,}" for part, count in parts.items()) + " parameters")
         log.info(
-            "Steps %d to %d of %d samples each, on %s with %d thread(s).",
-            trainer.global_step + 1, trainer.max_steps, config.global_batch_size, pl_module.device, torch.get_num_threads(),
+            "Steps %d to %d of %s each, on %s with %s.",
+            trainer.global_step + 1, trainer.max_steps, amount(config.global_batch_size, "sample"), pl_module.device,
+            amount(torch.get_num_threads(), "thread"),
         )  # fmt: skip
 
     @rank_zero_only

@@ -26,7 +26,7 @@ from graphgpt.checkpoints.next_steps import after_evaluation
 from graphgpt.checkpoints.trained import read_trained
 from graphgpt.compatibility import device_type
 from graphgpt.config import plain_settings
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, amount
 from graphgpt.files import write_json, write_text
 from graphgpt.installation import as_typed
 from graphgpt.models.adapters import peft
@@ -256,7 +256,7 @@ def draw(task: Task, config: Any, seed: int) -> Tensor:
         items = items[torch.from_numpy(np.sort(order))]
     place, whole = config.part
     if whole > len(items):
-        raise DataError(f"shard: there are {len(items)} items, too few for {whole} shards.")
+        raise DataError(f"shard: there {'is' if len(items) == 1 else 'are'} {amount(len(items), 'item')}, too few for {whole} shards.")
     return items[place - 1 :: whole]
 
 
@@ -363,7 +363,7 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
         folder: The evaluation's run folder.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{result['task']} on {result['items']} {result['split']} items of {result['graph']}")
+    console.print(f"\n{result['task']} on {amount(result['items'], result['split'] + ' item')} of {result['graph']}")
     console.print(score_table([Row(**row) for row in result["rows"]], result["main_metric"]))
     for sentence in remarks(result):
         console.print(sentence)
@@ -386,7 +386,7 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     if (spread := result["wordings"]) is not None:
         main = result["main_metric"]
         found.append(
-            f"Over {len(spread['metrics'])} wordings: {metric_name(main)} {spread['mean'][main]:.1%} on average, "
+            f"Over {amount(len(spread['metrics']), 'wording')}: {metric_name(main)} {spread['mean'][main]:.1%} on average, "
             f"{spread['spread'][main]:.1%} between the best and the worst."
         )
     return found
@@ -402,9 +402,13 @@ def _trained_on(result: Mapping[str, Any]) -> list[str]:
     if facts["unknown"]:
         found.append(f"Which items {' and '.join(facts['unknown'])} was trained on, where it started, is not known.")
     if facts["left_out"]:
-        found.append(f"Left out: {facts['left_out']:,} of the {facts['items']:,} {split} items, for the checkpoint was trained on them.")
+        found.append(
+            f"Left out: {facts['left_out']:,} of the {amount(facts['items'], split + ' item')}, for the checkpoint was trained on them."
+        )
     elif facts["seen"]:
-        found.append(f"The checkpoint was trained on {facts['seen']:,} of the {facts['items']:,} {split} items: what it remembers counts.")
+        found.append(
+            f"The checkpoint was trained on {facts['seen']:,} of the {amount(facts['items'], split + ' item')}: what it remembers counts."
+        )
     return found
 
 
@@ -571,7 +575,7 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
 
 
 def _summary(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    main, items = result["main_metric"], f"{result['items']} {result['split']} items"
+    main, items = result["main_metric"], amount(result["items"], result["split"] + " item")
     if main not in rows[0].metrics:
         return f"{metric_name(main)} is not defined on these {items}."
     value = rows[0].metrics[main]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphgpt.errors import DataError, SampleTooLong
+from graphgpt.errors import DataError, SampleTooLong, amount
 from graphgpt.models.graph_llm import PromptReader
 from graphgpt.models.model import Reader
 from graphgpt.prompts.processor import lowering
@@ -92,7 +92,7 @@ def look(task: Task, reader: Reader, training: Tensor, validation: Tensor, seed:
             continue
         lengths = measure(task, reader, items, chance, training=kind == "training")
         of = f" of {lengths.items:,}" if lengths.looked < lengths.items else ""
-        about = f"the longest of {lengths.looked:,}{of} {kind} samples has {lengths.longest:,} tokens"
+        about = f"the longest of {lengths.looked:,}{of} {kind} samples has {amount(lengths.longest, 'token')}"
         if lengths.too_long and processor.too_long == "raise":
             limit = f"model.max_length={processor.max_length}"
             raise DataError(

@@ -23,6 +23,7 @@ from graphgpt.checkpoints.folder import (
 )
 from graphgpt.checkpoints.trained import trained_items, write_trained
 from graphgpt.compatibility import best_mode
+from graphgpt.errors import amount
 from graphgpt.files import write_json, write_text
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
@@ -163,7 +164,7 @@ class LightningRunner:
         if config.global_batch_size % config.processes:
             nearest = max(1, round(config.global_batch_size / config.processes)) * config.processes
             found.append(
-                f"runner.global_batch_size: {config.global_batch_size} samples cannot be shared by {config.processes} processes; "
+                f"runner.global_batch_size: {amount(config.global_batch_size, 'sample')} cannot be shared by {config.processes} processes; "
                 f"the nearest that can is {nearest}."
             )
         if config.micro_batch_tokens is not None and config.micro_batch_size is not None:

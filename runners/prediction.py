@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from graphgpt.errors import amount
 from graphgpt.models.model import Model
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.runners.progress import progress_bar
@@ -20,5 +21,5 @@ def predict(model: Model, task: Task, instructions: Sequence[Instruction], confi
             seconds = max(1e-9, bar.tasks[work].elapsed or 0)
             bar.update(work, advance=1, figures=f"{len(found) / seconds:.1f} samples/s")
     if not bar.console.is_terminal:
-        bar.console.print(f"{description}: {len(found)} samples", highlight=False, soft_wrap=True)
+        bar.console.print(f"{description}: {amount(len(found), 'sample')}", highlight=False, soft_wrap=True)
     return found

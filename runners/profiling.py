@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from graphgpt.errors import amount
 from graphgpt.files import write_text
 
 
@@ -60,4 +61,6 @@ class StepProfiler(Callback):
         profiler.export_chrome_trace(str(folder / "trace.json.gz"))
         order = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=self.rows, max_name_column_width=60)
-        write_text(folder / "operations.txt", f"{self.steps} steps, the operations that took longest by their own time.\n\n{table}\n")
+        write_text(
+            folder / "operations.txt", f"{amount(self.steps, 'step')}, the operations that took longest by their own time.\n\n{table}\n"
+        )

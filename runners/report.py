@@ -19,6 +19,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from graphgpt.errors import amount
 from graphgpt.files import write_text
 
 
@@ -304,17 +305,26 @@ def _plots(stage: Stage, prefix: str) -> list[_Plot]:
         text = f"{mean[0]:.4g} at the start, {mean[-1]:.4g} at the end"
         text += f" (bold: mean of {window} logged steps)." if window > 1 else "."
         plots.append(
-            _Plot(name="Training loss", text=text + left_out, svg=_curve(steps, mean, loss if window > 1 else None, f"{prefix}-loss"))
+            _Plot(
+                name="Training loss", text=text + left_out, svg=_curve(steps, mean, loss if window > 1 else None, f"{prefix}-loss", "loss")
+            )
         )
-    others = {f"Validation: {_SPELT_OUT.get(name, name)}": curve for name, curve in stage.val.items()} | stage.curves
-    for i, (name, (other_steps, values)) in enumerate(others.items()):
+    others = {f"Validation: {_curve_name(name)}": (curve, _curve_name(name)) for name, curve in stage.val.items()}
+    others |= {name: (curve, name.lower()) for name, curve in stage.curves.items()}
+    for i, (name, ((other_steps, values), axis)) in enumerate(others.items()):
         points, left_out = _finite(other_steps, values)
         if points:
             steps, values = [list(column) for column in zip(*points, strict=True)]
             ends = dict.fromkeys([(steps[0], values[0]), (steps[-1], values[-1])])
             text = ", ".join(f"{value:.4g} at step {step}" for step, value in ends) + f".{left_out}"
-            plots.append(_Plot(name=name, text=text, svg=_curve(steps, values, None, f"{prefix}-other{i}")))
+            plots.append(_Plot(name=name, text=text, svg=_curve(steps, values, None, f"{prefix}-other{i}", axis)))
     return plots
+
+
+def _curve_name(metric: str) -> str:
+    """What a curve is called, within a sentence."""
+    known = _SPELT_OUT.get(metric) or _METRICS.get(metric, metric.replace("_", " "))
+    return known if known.isupper() or known[1:] != known[1:].lower() else known[:1].lower() + known[1:]
 
 
 def _finite(steps: Sequence[int], values: Sequence[float]) -> tuple[list[tuple[int, float]], str]:
@@ -337,7 +347,7 @@ def _running_mean(values: list[float], window: int) -> list[float]:
     return [(sums[end] - sums[start]) / (end - start) for start, end in spans]
 
 
-def _curve(steps: list[int], bold: list[float], faint: list[float] | None, prefix: str) -> Markup:
+def _curve(steps: list[int], bold: list[float], faint: list[float] | None, prefix: str, axis: str) -> Markup:
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Any) -> None:
@@ -348,8 +358,11 @@ def _curve(steps: list[int], bold: list[float], faint: list[float] | None, prefi
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         if len(steps) == 1:
             axes.set_xticks(steps)
+        if len({*bold, *(faint or ())}) == 1:  # matplotlib would magnify nothing, and go below zero for it
+            axes.set_ylim(min(0.0, 2 * bold[0]), max(2 * bold[0], 0.0) or 1.0)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         axes.set_xlabel("step", color=_MUTED)
+        axes.set_ylabel(axis, color=_MUTED)
 
     return _picture(draw, prefix)
 
@@ -361,8 +374,8 @@ def _picture(draw: Callable[[Any], None], prefix: str) -> Markup:
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 12}):
         # SVG units are 1/72 inch: the plot is 460 by 250 of them and stays legible when scaled to the width of a phone.
-        figure = Figure(figsize=(460 / 72, 250 / 72))
-        axes = figure.add_axes((0.11, 0.19, 0.86, 0.77))
+        figure = Figure(figsize=(460 / 72, 250 / 72), layout="constrained")
+        axes = figure.subplots()
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(_LINE)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
@@ -396,10 +409,16 @@ def _charts(report: Report) -> list[_Plot]:
     if report.by_homophily:
         name = f"{figure} by local homophily"
         text = "By the share of the node's neighbors, in the whole graph, that have its class."
-        charts.append(_Plot(name=name, text=f"{text} {_in_words(report.by_homophily)}", svg=_bars(report.by_homophily, "homophily")))
+        charts.append(
+            _Plot(
+                name=name,
+                text=f"{text} {_in_words(report.by_homophily)}",
+                svg=_bars(report.by_homophily, "homophily", "neighbors of the same class", figure),
+            )
+        )
     if report.by_degree:
         text = f"By the number of neighbors, in groups of about one size. {_in_words(report.by_degree)}"
-        charts.append(_Plot(name=f"{figure} by degree", text=text, svg=_bars(report.by_degree, "degree")))
+        charts.append(_Plot(name=f"{figure} by degree", text=text, svg=_bars(report.by_degree, "degree", "number of neighbors", figure)))
     return charts
 
 
@@ -407,17 +426,19 @@ def _in_words(groups: Sequence[dict[str, Any]]) -> str:
     return "; ".join(f"{group['label']}: {_percent(group['value'])} % of {group['items']}" for group in groups) + "."
 
 
-def _bars(groups: Sequence[dict[str, Any]], prefix: str) -> Markup:
+def _bars(groups: Sequence[dict[str, Any]], prefix: str, across: str, figure: str) -> Markup:
     def draw(axes: Any) -> None:
         places = range(len(groups))
         values = [100 * group["value"] for group in groups]
         axes.bar(places, values, color=_ACCENT, width=0.62)
         for place, value, group in zip(places, values, groups, strict=True):
-            axes.text(place, value + 2, f"{group['items']} items", color=_MUTED, ha="center", fontsize=10)
+            axes.text(place, value + 2, amount(group["items"], "item"), color=_MUTED, ha="center", fontsize=10)
         axes.set_xticks(places, [group["label"] for group in groups])
         axes.set_ylim(0, 110)
         axes.set_yticks(range(0, 101, 25))
         axes.set_xlim(-0.6, max(1.6, len(groups) - 0.4))
+        axes.set_xlabel(across, color=_MUTED)
+        axes.set_ylabel(f"{figure}, in per cent", color=_MUTED)
 
     return _picture(draw, prefix)
 
@@ -434,6 +455,7 @@ def _reliability(bins: Sequence[dict[str, Any]], prefix: str) -> Markup:
         axes.set_xticks(range(0, 101, 25))
         axes.set_yticks(range(0, 101, 25))
         axes.set_xlabel("probability of the answer, in per cent", color=_MUTED)
+        axes.set_ylabel("right, in per cent", color=_MUTED)
 
     return _picture(draw, prefix)
 
@@ -441,6 +463,8 @@ def _reliability(bins: Sequence[dict[str, Any]], prefix: str) -> Markup:
 # Confusions
 
 _MAX_CLASSES = 40
+#: Pixels that the cells of the matrix share beside its names and sums, on a page 1,120 wide.
+_CELLS = 640
 _TOP_CONFUSIONS = 5
 
 
@@ -459,6 +483,11 @@ class _Confusion:
     totals: list[int]
     total: int
     top: list[tuple[int, int, int]]
+
+    @property
+    def cell(self) -> int:
+        """Width of a cell in pixels."""
+        return min(25, _CELLS // max(1, len(self.shown)))
 
     def share(self, true: int, count: int) -> float:
         """``count`` as a part of its row."""

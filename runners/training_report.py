@@ -11,6 +11,7 @@ from typing import Any
 
 from graphgpt.checkpoints.folder import environment
 from graphgpt.checkpoints.next_steps import after_training
+from graphgpt.errors import amount
 from graphgpt.installation import as_typed
 from graphgpt.models.model import Model
 from graphgpt.records import read_lines
@@ -86,7 +87,7 @@ def write_training_report(task: Task, model: Model, experiment: Any, history: Se
                 **model.facts(model.config),
                 "Task": task.config.name,
                 "Data": task.summary,
-                "Batch": f"{settings.global_batch_size} samples per step, {settings.processes} process(es)",
+                "Batch": f"{amount(settings.global_batch_size, 'sample')} per step, {amount(settings.processes, 'process', 'processes')}",
                 "Learning rates": _learning_rates(lines),
                 "Precision": str(settings.precision),
                 "Seed": str(experiment.seed),

@@ -306,11 +306,27 @@ def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, t
     comparison = compare(find_runs(tmp_path))
     write_page(comparison, tmp_path, tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text()
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == (count > 1)  # a single run varies in nothing
     assert "Best val/loss: <b>1</b>" in page
     if count == 8:
         assert all(f">{name}<" in page for name in ("lr.lora", "projector", "stage1", "val/loss"))
         assert ">0.001<" in page
+
+
+def test_losses_are_dots_on_an_axis_of_their_own(write: Write, tmp_path: Path) -> None:
+    """Bars from 0 of 5.562 and 5.565 would look the same."""
+    from graphgpt.runs_page import write_page
+
+    for i in range(2):
+        write(str(i), projector="mlp" if i else "linear", loss=5.562 + 0.003 * i, scores={"accuracy": 0.5 + 0.1 * i})
+    comparison = compare(find_runs(tmp_path))
+    pages = {}
+    for score in ("val/loss", "accuracy"):
+        write_page(comparison, tmp_path, tmp_path / "a.html", score=score)
+        pages[score] = (tmp_path / "a.html").read_text()
+    assert "val/loss (the axis does not begin at 0)" in pages["val/loss"] and ">5.562<" in pages["val/loss"]
+    assert ">accuracy<" in pages["accuracy"] and "does not begin" not in pages["accuracy"]
+    assert all(">projector<" in page for page in pages.values())
 
 
 def test_nothing_to_compare(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

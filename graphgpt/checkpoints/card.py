@@ -8,6 +8,7 @@ from typing import Any
 from graphgpt.checkpoints.folder import checkpoint_experiment, read_history, read_manifest
 from graphgpt.checkpoints.next_steps import Step, after_training
 from graphgpt.checkpoints.shapes import Score
+from graphgpt.errors import amount
 from graphgpt.files import write_json, write_text
 from graphgpt.records import read_record
 
@@ -97,7 +98,7 @@ def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], score
     ]
     for score in scores:
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in score["metrics"].items())
-        lines.append(f"- {score['task']} on {score['items']} {score['split']} items of {score['graph']}: {metrics}")
+        lines.append(f"- {score['task']} on {amount(score['items'], score['split'] + ' item')} of {score['graph']}: {metrics}")
     if not scores:
         lines.append("None yet.")
     lines += ["", "## Use", ""]

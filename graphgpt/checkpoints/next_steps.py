@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from graphgpt.config_files import CONFIG_DIR
+from graphgpt.errors import amount
 from graphgpt.installation import typed
 from graphgpt.registry import DATASETS, MODELS, PROJECTORS, TASKS, TEMPLATES, TEXT_ENCODERS, TOWERS
 from graphgpt.schema import MISSING, flat
@@ -66,7 +67,7 @@ def after_evaluation(experiment: Mapping[str, Any], config: Any, *, items: int, 
     same = [f"checkpoint={folder}", *([f"split={config.split}"] if config.split != "test" else []), *_as_asked(experiment, asked)]
     steps = []
     if config.limit is not None and config.limit < items:
-        steps.append((f"Score all {items:,} items", typed("evaluate", *same, "limit=null")))
+        steps.append((f"Score all {amount(items, 'item')}", typed("evaluate", *same, "limit=null")))
     if config.seeds == 1:
         steps.append(("See how much is chance: three seeds", typed("evaluate", *same, "seeds=3")))
     if model.reads_words and len(config.ablation) < 2:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graphgpt.errors import DataError, first_line
+from graphgpt.errors import DataError, amount, first_line
 from graphgpt.graphs.graph import TextAttributedGraph, identity, strings
 from graphgpt.schema import SPLITS
 
@@ -89,12 +89,12 @@ def warnings(graph: TextAttributedGraph, summary: Summary) -> Iterator[str]:
     if len(used) == 1:
         yield f"All labelled nodes are of one class, '{used[0]}': there is nothing to tell apart."
     if empty := [name for name, size in sizes_of.items() if not size]:
-        yield f"{_counted(len(empty), 'class has', 'classes have')} no node: {_some(empty)}."
+        yield f"{amount(len(empty), 'class has', 'classes have')} no node: {_some(empty)}."
     tiny = [name for name, size in sizes_of.items() if 0 < size < TINY]
     if tiny and labelled:
-        yield f"{_counted(len(tiny), 'class has', 'classes have')} fewer than {TINY} nodes: {_some(tiny)}."
+        yield f"{amount(len(tiny), 'class has', 'classes have')} fewer than {TINY} nodes: {_some(tiny)}."
     if numbered := [name for name in graph.class_names if name.removeprefix("class ").strip().isdigit()]:
-        yield f"{_counted(len(numbered), 'class is', 'classes are')} named by a number ('{numbered[0]}'): a prompt needs words."
+        yield f"{amount(len(numbered), 'class is', 'classes are')} named by a number ('{numbered[0]}'): a prompt needs words."
     if summary.naming >= MANY * max(labelled, 1):
         yield f"The class name stands in the text of {summary.naming / labelled:.0%} of the labelled nodes: reading it is enough there."
     if (isolated := int((summary.degrees == 0).sum())) >= MANY * n:
@@ -116,10 +116,6 @@ def warnings(graph: TextAttributedGraph, summary: Summary) -> Iterator[str]:
     for key, what in (("self_loops_dropped", "self-loops"), ("duplicate_edges_dropped", "edges that were there already")):
         if dropped := card.get(key, 0):
             yield f"{dropped:,} {what} (in either direction) were dropped." if "edges" in what else f"{dropped:,} {what} were dropped."
-
-
-def _counted(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
 
 
 def _some(names: list[str]) -> str:

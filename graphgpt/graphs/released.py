@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphgpt.errors import DataError, first_line
+from graphgpt.errors import DataError, amount, first_line
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.graphs.stored import Stored, dense_tensor, edge_tensor, load_stored
 
@@ -164,5 +164,5 @@ def _edges(value: Any, num_nodes: int, where: str) -> Tensor | None:
         expected = "expected edge_index of shape [2, edges], of integers, or a sparse matrix"
         raise DataError(f"{where}: {expected}, found {first_line(error)}.") from error
     if wrong := edges[(edges < 0) | (edges >= num_nodes)].tolist():
-        raise DataError(f"{where}: edge_index names the node {wrong[0]}, but x has {num_nodes} rows.")
+        raise DataError(f"{where}: edge_index names the node {wrong[0]}, but x has {amount(num_nodes, 'row')}.")
     return edges

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphgpt.errors import DataError, nearest
+from graphgpt.errors import DataError, amount, nearest
 from graphgpt.files import write_text
 from graphgpt.graphs.dataset import SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, strings
@@ -88,7 +88,8 @@ def _planetoid(graph: TextAttributedGraph, config: SplitConfig, random: np.rando
         of_class = (y == label).nonzero()[0]
         if len(of_class) < config.per_class:
             raise DataError(
-                f"dataset.split: the class '{graph.class_names[label]}' of the graph '{graph.card['name']}' has {len(of_class)} nodes, "
+                f"dataset.split: the class '{graph.class_names[label]}' of the graph '{graph.card['name']}' "
+                f"has {amount(len(of_class), 'node')}, "
                 f"expected at least per_class={config.per_class}; lower it."
             )
         train.append(random.permutation(of_class)[: config.per_class])

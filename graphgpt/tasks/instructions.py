@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphgpt.errors import DataError, did_you_mean, nearest
+from graphgpt.errors import DataError, amount, did_you_mean, nearest
 from graphgpt.files import fingerprint
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, Message
@@ -95,7 +95,7 @@ class Instructions(Task):
     @property
     def summary(self) -> str:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.records.counts.items()))
-        return f"{self.records.name}, {len(self.records):,} records ({kinds}), {self.input_dim} features"
+        return f"{self.records.name}, {amount(len(self.records), 'record')} ({kinds}), {self.input_dim} features"
 
     @property
     def candidates(self) -> list[str] | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from graphgpt.errors import CheckpointError, GraphGPTError
+from graphgpt.errors import CheckpointError, GraphGPTError, amount
 from graphgpt.files import atomic_folder, write_json
 from graphgpt.models.llm import fingerprint_of_samples, sample_tensor
 from graphgpt.records import read_record
@@ -66,7 +66,7 @@ def make_delta(base: Path, target: Path, out: Path, *, shard: int = SHARD, say: 
         copy_all_companions(after.folder, tmp)
         write_shards(tmp, groups(after.specs, shard), read)
         write_json(tmp / CARD, {**{key: fingerprint_of_samples(value) for key, value in prints.items()}, "dtypes": dtypes})
-    say(f"Wrote {out}: the difference of {len(after.specs)} tensors.")
+    say(f"Wrote {out}: the difference of {amount(len(after.specs), 'tensor')}.")
 
 
 def apply_delta(base: Path, delta: Path, out: Path, *, shard: int = SHARD, say: Callable[[str], None] = print) -> None:
@@ -104,7 +104,7 @@ def apply_delta(base: Path, delta: Path, out: Path, *, shard: int = SHARD, say: 
         write_shards(tmp, groups(change.specs, shard), read)
         if card is not None and (made := fingerprint_of_samples(prints)) != card["target"]:
             raise CheckpointError(f"{delta} on {base} gives fingerprint {made}, expected {card['target']}: one of them was changed.")
-    say(f"Wrote {out}: {len(change.specs)} tensors.")
+    say(f"Wrote {out}: {amount(len(change.specs), 'tensor')}.")
 
 
 def _difference(new: Tensor, old: Tensor | None) -> Tensor:

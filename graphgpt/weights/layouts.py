@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphgpt.errors import CheckpointError
+from graphgpt.errors import CheckpointError, amount
 
 Kind = Literal["tower", "projector", "full model"]
 
@@ -52,10 +52,10 @@ class Layout:
         """What it is, for users."""
         if self.kind == "tower":
             left = f"; {len(self.ignored)} others (its text tower) are left out" if self.ignored else ""
-            return f"a released graph tower: {len(self.tower)} tensors {CLIP}*{left}"
+            return f"a released graph tower: {amount(len(self.tower), 'tensor')} {CLIP}*{left}"
         what = "a trainer's checkpoint of " if self.prefix else ""
         what += "a full GraphGPT model" if self.kind == "full model" else "a GraphGPT projector"
-        parts = [f"{len(self.projector)} tensors of the projector"]
+        parts = [f"{amount(len(self.projector), 'tensor')} of the projector"]
         parts += [f"{len(self.tower)} of the tower"] if self.tower else []
         parts += ["an embedding matrix"] if self.embeddings else []
         parts += [f"{len(self.base)} of the language model"] if self.base else []

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
+from graphgpt.errors import amount
 from graphgpt.files import file_sha256, folder_with
 from graphgpt.installation import typed
 from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
@@ -46,7 +47,7 @@ def show(path: Path, console: Console | None = None) -> None:
     console.print(_files(folder, list(manifest["files"])))
     for score in read_scores(folder):
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in score["metrics"].items())
-        console.print(escape(f"{score['task']} on {score['items']} {score['split']} items of {score['graph']}: {metrics}"))
+        console.print(escape(f"{score['task']} on {amount(score['items'], score['split'] + ' item')} of {score['graph']}: {metrics}"))
     if not read_scores(folder) and TASKS.get(manifest["task"]).asks:
         console.print(escape("no scores yet: " + typed("evaluate", f"checkpoint={path}")))
 

@@ -33,6 +33,15 @@ def unranked(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     raise AssertionError("there is nothing to rank")
 
 
+def test_one_item_leaves_nearly_everything_open_and_top_3_of_3_is_none() -> None:
+    right = Answers(truth=np.array([0]), scores=np.array([[1.0, 0.0, 0.0]]))
+    wrong = Answers(truth=np.array([1]), scores=np.array([[1.0, 0.0, 0.0]]))
+    found = figures([right], classification_metrics, resamples=9, seed=0)
+    assert found.metrics == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert found.intervals["accuracy"] == (0.025, 1.0)
+    assert figures([wrong], classification_metrics, resamples=9, seed=0).intervals["accuracy"] == (0.0, 0.975)
+
+
 def test_intervals_are_those_of_the_normal_approximation() -> None:
     truth = np.array([0] * 70 + [1] * 30)
     scores = np.tile([1.0, 0.0, 0.0, 0.0], (100, 1))  # right for the first 70
@@ -41,7 +50,7 @@ def test_intervals_are_those_of_the_normal_approximation() -> None:
     assert found.metrics["accuracy"] == 0.7
     # 0.7 +- 1.96 * sqrt(0.7 * 0.3 / 100).
     assert found.intervals["accuracy"] == pytest.approx((0.61, 0.79), abs=0.02)
-    assert found.intervals["top3"] == (1.0, 1.0)
+    assert found.intervals["top3"] == pytest.approx((0.9638, 1.0), abs=1e-4)  # all are right: Clopper and Pearson's for 100 of 100
     assert found.deviations == {}
     assert figures([answers], classification_metrics, resamples=500, seed=0) == found
     assert figures([answers], classification_metrics, resamples=500, seed=1) != found

@@ -188,11 +188,30 @@ def test_shows_the_numbers_it_was_given(tmp_path: Path) -> None:
 
 def test_confusion_cells_hold_the_counts(tmp_path: Path) -> None:
     html = render(make_report(), tmp_path)
-    matrix = re.search(r'<table class="matrix">.*?</table>', html, re.DOTALL)
+    matrix = re.search(r'<table class="matrix" .*?</table>', html, re.DOTALL)
     assert matrix
     rows = re.findall(r"<tr><th scope=\"row\".*?</tr>", matrix[0], re.DOTALL)
     cells = [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)] for row in rows]
     assert cells == [["20", "1", "", "21", "95.2"], ["4", "15", "2", "21", "71.4"], ["", "", "", "0", "–"]]  # noqa: RUF001
+
+
+def test_the_matrix_of_many_classes_has_narrower_cells(tmp_path: Path) -> None:
+    for count, pixels in ((3, 25), (29, 22), (60, 16)):
+        page = render(make_report(class_names=[f"c{i}" for i in range(count)], confusion=[[1] * count] * count), tmp_path)
+        assert f'<table class="matrix" style="--cell: {pixels}px">' in page
+
+
+def test_every_picture_says_what_its_axes_are(tmp_path: Path) -> None:
+    never = ([10, 20], [0.0, 0.0])
+    stage = Stage(name="a", steps=[1, 2], loss=[2.0, 1.0], val={"top3": never, "loss": never, "mrr": never}, seconds=1.0, facts={})
+    page = render(make_report(stages=[stage]), tmp_path)
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    axes = ["loss", "top-3", "loss", "mean reciprocal rank of a node's text", "right, in per cent", *["Accuracy, in per cent"] * 2]
+    assert all(f">{name}</text>" in picture for name, picture in zip(axes, pictures, strict=False))
+    assert "\N{MINUS SIGN}" not in pictures[1]  # a share that stays 0 has no room below
+    assert "Validation: top-3" in page and "1 item</text>" in render(
+        make_report(by_degree=[{"label": "0", "items": 1, "value": 1.0}]), tmp_path
+    )
 
 
 def test_escapes_everything(tmp_path: Path) -> None:

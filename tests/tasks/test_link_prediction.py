@@ -135,7 +135,7 @@ def test_a_wording_needs_both_graphs() -> None:
     cls = TASKS.get("link_prediction")
     shipped["wordings"] = {"one": "<graph> {title} and {other_title}?", "none": "{title} and {other_title}?"}
     config = parsed(cls.Config, shipped | {"wording": "2"})
-    assert cls.problems(config) == ["task.wordings.one: has <graph> 1 times, expected 2 (or none, for text alone)."]
+    assert cls.problems(config) == ["task.wordings.one: has <graph> 1 time, expected 2 (or none, for text alone)."]
 
 
 def test_what_an_edge_says_is_in_the_prompt_that_asks_for_it(make_task: MakeTask, graph: TextAttributedGraph) -> None:
