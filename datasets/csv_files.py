@@ -177,9 +177,10 @@ def _read_edges(path: Path, index: dict[str, int], nodes: Path, unknown: Literal
     edges = np.concatenate(found)
     if lost:
         at = ", ".join(f"{place}" for place in lost[:5]) + (", ..." if len(lost) > 5 else "")
-        some = f"{len(lost):,} of {len(edges) + len(lost):,} edges name a node that is not there ({table.unit} {at})"
+        name = "names" if len(lost) == 1 else "name"
+        some = f"{len(lost):,} of {len(edges) + len(lost):,} edges {name} a node that is not there ({table.unit} {at})"
         if unknown == "raise":
             raise DataError(f"{first} {some}; dataset.unknown_nodes=skip leaves such edges out.")
-        notes.append(f"{path.name}: {some} and were left out.")
+        notes.append(f"{path.name}: {some} and {'was' if len(lost) == 1 else 'were'} left out.")
     notes += table.notes
     return edges

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from pyarrow import csv as arrow_csv
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, amount
 from graphgpt.files import fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
@@ -226,7 +226,7 @@ def _texts(path: Path, ids: list[str]) -> tuple[list[str], list[str]]:
     """Title and body of every node; lines about other ids are left out."""
     node_of = {name: node for node, name in enumerate(ids)}
     if len(node_of) < len(ids):
-        raise DataError(f"{path}: cannot be matched, for mapping/ gives {len(ids) - len(node_of)} nodes an id that another has.")
+        raise DataError(f"{path}: cannot be matched, for mapping/ gives {amount(len(ids) - len(node_of), 'node')} an id that another has.")
     titles, bodies = [""] * len(ids), [""] * len(ids)
     found = 0
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphgpt.errors import DataError, first_line
+from graphgpt.errors import DataError, first_line, with_article
 from graphgpt.files import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
@@ -128,7 +128,8 @@ def load_attributes(path: Path) -> dict[str, Any]:
         saved = saved[0]
     fields = saved.fields if isinstance(saved, Stored) else saved
     if not isinstance(fields, dict):
-        found = "a HeteroData, of which one kind of node must be taken" if isinstance(saved, StoredHetero) else f"a {type(saved).__name__}"
+        kind = with_article(type(saved).__name__)
+        found = "a HeteroData, of which one kind of node must be taken" if isinstance(saved, StoredHetero) else kind
         raise DataError(f"{path}: expected a torch_geometric Data or a dictionary of its attributes, found {found}.")
     if named := [str(key) for key, value in fields.items() if isinstance(value, Stored) and "_store" in vars(value)]:
         raise DataError(
@@ -163,7 +164,7 @@ def _tensor(path: Path, key: str, value: Any) -> Tensor:
 def _strings(path: Path, key: str, value: Any) -> list[str]:
     items: Sequence[Any] = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(items, list | tuple):
-        raise DataError(f"{path}: {key} is a {type(value).__name__}, expected a list of strings.")
+        raise DataError(f"{path}: {key} is {with_article(type(value).__name__)}, expected a list of strings.")
     for place, item in enumerate(items):
         if item is not None and not isinstance(item, str):
             raise DataError(f"{path}: {key}[{place}] is {item!r}, expected a string.")

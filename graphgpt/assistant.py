@@ -22,7 +22,7 @@ from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, 
 from graphgpt.checkpoints.trained import Trained, read_trained
 from graphgpt.config import EvaluationConfig
 from graphgpt.config_files import CONFIG_DIR
-from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
+from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError, amount
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.edge_splits import EdgeSplit, without_edges
 from graphgpt.graphs.graph import TextAttributedGraph
@@ -506,7 +506,8 @@ class Conversation:
         begins = self.node is not None and all(message.role == "system" for message in self.messages)
         places = question.count(PLACEHOLDER)
         if places > begins:
-            raise DataError(f"ask: {PLACEHOLDER} may stand once, in the first question about a node; here are {places}.")
+            stands = amount(places, "time")
+            raise DataError(f"ask: {PLACEHOLDER} may stand once, in the first question about a node; here it stands {stands}.")
         return Message("user", self._opening + question if begins and not places else question)
 
     def _read(self, message: Message) -> Example:

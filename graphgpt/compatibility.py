@@ -169,9 +169,8 @@ def machine_problems(model: Any, runner: Any) -> list[str]:
         found.append(f"runner.precision: 16-mixed needs CUDA, and this run is on {accelerator}; use bf16-mixed.")
     started, devices = os.environ.get("LOCAL_WORLD_SIZE"), getattr(runner, "devices", None)
     if started and "TORCHELASTIC_RUN_ID" in os.environ and int(started) != devices:
-        found.append(
-            f"runner.devices: torchrun started {amount(started, 'process', 'processes')} on this machine, but runner.devices={devices}."
-        )
+        processes = amount(int(started), "process", "processes")
+        found.append(f"runner.devices: torchrun started {processes} on this machine, but runner.devices={devices}.")
     return found
 
 

@@ -1,7 +1,11 @@
 """What a user can get wrong, said in one sentence."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: What begins with a vowel when it is spoken: by its letters, but for "use", "unit", "Europe", "one", "hour" and the like.
+_VOWEL = re.compile(r"(?!uni[^nm]|us[aeu]|ut[ei]|eu|on(?:e|ce)\b)[aeiou]|hour|honou?r|honest|heir", re.IGNORECASE)
 
 
 class GraphGPTError(Exception):
@@ -48,6 +52,11 @@ class Interrupted(GraphGPTError):
 def amount(count: int, noun: str, plural: str = "") -> str:
     """A number with its noun: ``1 item``, ``1,460 items``; what ends in anything but an s is given."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def with_article(word: str) -> str:
+    """A word after ``a`` or ``an``, by how it is spoken."""
+    return f"an {word}" if _VOWEL.match(word) else f"a {word}"
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:

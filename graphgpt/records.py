@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes Python 3.11's own for something else
 
-from graphgpt.errors import CheckpointError, GraphGPTError, first_line
+from graphgpt.errors import CheckpointError, GraphGPTError, first_line, with_article
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def _fault(value: Any) -> str | None:
             elif isinstance(item, str) and not item.isascii() and any("\ud800" <= char <= "\udfff" for char in item):
                 return f"it holds half a character in {item!a}"
             elif not isinstance(item, str | int | float | None):
-                return f"it holds a {type(item).__name__} ({reprlib.repr(item)}); expected texts, numbers, lists and mappings"
+                return f"it holds {with_article(type(item).__name__)} ({reprlib.repr(item)}); expected texts, numbers, lists and mappings"
         if not below:
             return None
         level = below

@@ -19,6 +19,7 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
 from graphgpt.prompts.instruction import Instruction, ModalityInput
+from graphgpt.prompts.wording import fill_in
 from graphgpt.schema import SPLITS, Baseline, Split, configclass
 
 #: What a dataset's config calls things; every wording may use these words.
@@ -297,7 +298,7 @@ class Task(ABC):
         """The chosen wording with its words filled in."""
         names = {name: getattr(self.dataset, name) for name in DATASET_WORDS}
         wording: str = self.config.chosen
-        return wording.format_map(names | words)
+        return fill_in(wording, names | words)
 
     def cut(self, text: str) -> str:
         """At most ``max_chars`` characters of a text, on one line, cut between words. A placeholder in it is disarmed."""

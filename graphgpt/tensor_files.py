@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from graphgpt.errors import CheckpointError, DataError, GraphGPTError, first_line, nearest
+from graphgpt.errors import CheckpointError, DataError, GraphGPTError, first_line, nearest, with_article
 from graphgpt.records import read_record
 from graphgpt.untrusted import load_untrusted
 
@@ -197,7 +197,7 @@ def _open(file: Path) -> dict[str, Tensor]:
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
-        raise DataError(f"{file}: expected a dictionary of tensors by name, found a {type(loaded).__name__}.")
+        raise DataError(f"{file}: expected a dictionary of tensors by name, found {with_article(type(loaded).__name__)}.")
     tensors = {name: value.detach() for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:

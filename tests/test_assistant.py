@@ -252,7 +252,7 @@ def test_a_question_may_place_the_graph_itself(assistant: GraphAssistant) -> Non
     talk.ask("In <graph>, which is first?", max_new_tokens=2)
     assert talk.messages[0].content == "In <graph>, which is first?"
     assert "In <graph: 3 tokens>, which is first?" in talk.prompt()
-    sentence = "^ask: <graph> may stand once, in the first question about a node; here it stands 1 times.$"
+    sentence = "^ask: <graph> may stand once, in the first question about a node; here it stands 1 time.$"
     with pytest.raises(DataError, match=sentence):
         talk.ask("And <graph>?")
     with pytest.raises(DataError, match=sentence):

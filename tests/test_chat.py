@@ -135,7 +135,7 @@ def test_another_graph(say: Say, checkpoint: Path, tmp_path: Path) -> None:
         ("/node 42", "There is no node 42: the graph 'csv' has the nodes 0 to 41."),
         ("/node nn41", "The graph 'csv' has no node with the id 'nn41'. Did you mean 'n41'?"),
         ("/link 3 3", "link: takes two different nodes, and both are 3."),
-        ("Is <graph> a graph?", "ask: <graph> may stand once, in the first question about a node; here it stands 1 times."),
+        ("Is <graph> a graph?", "ask: <graph> may stand once, in the first question about a node; here it stands 1 time."),
     ],
 )
 def test_a_mistake_is_said_and_the_chat_goes_on(say: Say, line: str, sentence: str) -> None:

@@ -95,7 +95,7 @@ def test_what_was_decided_in_reading_is_said_at_once_and_by_show(run: Run, table
     code, _, err = run("build", *tables, "--out", "my_graph")
     assert (code, err) == (
         2,
-        "edges.csv, line 44: the target 'nobody' is not an id in nodes.csv. 1 of 43 edges name a node that is not there (line 44); "
+        "edges.csv, line 44: the target 'nobody' is not an id in nodes.csv. 1 of 43 edges names a node that is not there (line 44); "
         "--unknown-nodes=skip leaves such edges out.\n",
     )
     code, out, _ = run("build", *tables, "--out", "my_graph", "--unknown-nodes=skip")
@@ -103,7 +103,7 @@ def test_what_was_decided_in_reading_is_said_at_once_and_by_show(run: Run, table
         "! nodes.csv: the label 'nan' (14 nodes) was taken for unlabelled; --classes (dataset.classes) names a class that is really called "
         "so.",
         "! nodes.csv: the classes 'Green' and 'green' differ only in case or spaces: --normalize (dataset.normalize=true) makes them one.",
-        "! edges.csv: 1 of 43 edges name a node that is not there (line 44) and were left out.",
+        "! edges.csv: 1 of 43 edges names a node that is not there (line 44) and was left out.",
     ]
     assert code == 0 and out.splitlines()[1:4] == notes
     shown = run("show", "my_graph")[1].splitlines()

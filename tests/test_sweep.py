@@ -167,7 +167,7 @@ def test_a_failed_trial_ends_nothing_and_is_tried_again_where_it_was(sweep: Swee
     Path("mended").touch()
     code, printed = sweep("--resume", "out")
     assert code == 0, printed
-    assert "1 settings to train" in printed
+    assert "1 setting to train" in printed
     assert {one.state for one in find_runs(Path("out"))} == {FINISHED}
     assert {name: len(lines) for name, lines in starts(Path("out")).items()} == {"0-seed0": 1, "0-seed1": 2, "1-seed0": 1, "1-seed1": 1}
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphgpt.errors import DataError, first_line
+from graphgpt.errors import DataError, first_line, with_article
 from graphgpt.files import atomic_folder, fingerprint_of
 from graphgpt.schema import SPLITS
 
@@ -214,7 +214,7 @@ def _check_card(card: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    return f"{value!r}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return f"{value!r}" if isinstance(value, str | int | float | None) else with_article(type(value).__name__)
 
 
 def _check_numbers(tensors: dict[str, Tensor], classes: int) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphgpt.errors import DataError, amount, first_line
+from graphgpt.errors import DataError, amount, first_line, with_article
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.graphs.stored import Stored, dense_tensor, edge_tensor, load_stored
 
@@ -124,7 +124,7 @@ def _convert(path: Path) -> dict[str, dict[str, Tensor]]:
     if isinstance(loaded, Stored):
         raise DataError(f"{path}: {expected}, found one graph; its name is what stands before the first '_' in the records' ids.")
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(key, str) for key in loaded):
-        found = f"a dictionary with the keys {list(loaded)[:5]}" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
+        found = f"a dictionary with the keys {list(loaded)[:5]}" if isinstance(loaded, dict) else with_article(type(loaded).__name__)
         raise DataError(f"{path}: {expected}, found {found}.")
     return {key: _tensors(value, f"{path}, graph '{key}'") for key, value in loaded.items()}
 
@@ -132,7 +132,7 @@ def _convert(path: Path) -> dict[str, dict[str, Tensor]]:
 def _tensors(stored: Any, where: str) -> dict[str, Tensor]:
     fields = stored.fields if isinstance(stored, Stored) else stored
     if not isinstance(fields, dict):
-        raise DataError(f"{where}: expected a torch_geometric Data object, found a {type(stored).__name__}.")
+        raise DataError(f"{where}: expected a torch_geometric Data object, found {with_article(type(stored).__name__)}.")
     try:
         x = dense_tensor(fields.get("x"))
         if x.ndim != 2 or not x.numel():

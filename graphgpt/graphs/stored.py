@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphgpt.errors import with_article
 from graphgpt.untrusted import load_untrusted
 
 #: Sparse tensors of more numbers are not made dense.
@@ -85,7 +86,7 @@ def dense_tensor(value: Any) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
-        raise ValueError(f"a {type(value).__name__}")
+        raise ValueError(with_article(type(value).__name__))
     if value.is_complex() or value.is_quantized or value.is_meta:
         raise ValueError(f"{value.dtype} of shape {list(value.shape)}{' without its numbers' if value.is_meta else ''}")
     if value.layout == torch.strided:

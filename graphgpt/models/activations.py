@@ -23,7 +23,7 @@ def recompute_activations(llm: nn.Module) -> None:
 
     layers: list[Any] = [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise GraphGPTError(f"model.gradient_checkpointing: layers of a {type(llm).__name__} cannot be computed again; set it to false.")
+        raise GraphGPTError(f"model.gradient_checkpointing: the layers of {type(llm).__name__} cannot be computed again; set it to false.")
     for layer in layers:
         layer.forward = functools.partial(_run_twice, layer.forward)
 

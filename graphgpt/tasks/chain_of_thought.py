@@ -19,6 +19,7 @@ from graphgpt.files import file_sha256
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.wording import fill_in
 from graphgpt.registry import TASKS
 from graphgpt.schema import Split, configclass
 from graphgpt.task import DATASET_WORDS, Prediction, Task, TaskConfig
@@ -159,7 +160,7 @@ class ChainOfThought(Task):
         )
         names = {name: getattr(self.dataset, name) for name in DATASET_WORDS}
         wording: str = self.config.teacher.wording
-        return wording.format_map(names | self._words(title, text))
+        return fill_in(wording, names | self._words(title, text))
 
     def _words(self, title: str, text: str) -> dict[str, str]:
         names = self.graph.class_names

@@ -141,7 +141,7 @@ def test_what_must_be_given() -> None:
         ),
         (
             ["runner.global_batch_size=1", "runner/strategy=fsdp", "runner.devices=2", "runner.num_nodes=2"],
-            "runner.global_batch_size: 1 samples cannot be shared by 4 processes; the nearest that can is 4.",
+            "runner.global_batch_size: 1 sample cannot be shared by 4 processes; the nearest that can is 4.",
         ),
         (["runner.devices=2"], "runner/strategy: 'single' is one process, but there are runner.devices=2; use runner/strategy=ddp."),
         (

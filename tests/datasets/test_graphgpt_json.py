@@ -180,12 +180,12 @@ MALFORMED: dict[str, tuple[Any, str, str]] = {
     "one placeholder of two": (
         changed(LINK, conversations=conversation("Only one: <graph>", "yes")),
         "<graph> missing or too many",
-        "('pubmed_train_5_9_LP'), conversations: <graph> stands 1 times in the human's turns, expected 2, one for each graph.",
+        "('pubmed_train_5_9_LP'), conversations: <graph> stands 1 time in the human's turns, expected 2, one for each graph.",
     ),
     "no graph": (
         changed(CORA, graph=None),
         "no graph",
-        "('cora_test_3'), graph: is missing, but <graph> stands 1 times in the conversation.",
+        "('cora_test_3'), graph: is missing, but <graph> stands 1 time in the conversation.",
     ),
     "node out of range": (
         changed(CORA, graph={"node_list": [3, 400], "edge_index": [[1], [0]]}),
@@ -537,7 +537,7 @@ def test_what_others_allow_is_not_allowed_here(tmp_path: Path) -> None:
         ([1, 2], "expected a dictionary of graphs by name, as torch.save({'cora': data}, file) writes it, found a list."),
         ({}, "expected a dictionary of graphs by name"),
         (Data(x=torch.ones(3, 1)), "found one graph; its name is what stands before the first '_' in the records' ids."),
-        ({"g": 3}, ", graph 'g': expected a torch_geometric Data object, found a int."),
+        ({"g": 3}, ", graph 'g': expected a torch_geometric Data object, found an int."),
         ({"g": Data(y=torch.ones(3))}, ", graph 'g': expected node features x of shape [nodes, features], found nothing."),
         ({"g": Data(x=torch.ones(3))}, "found torch.float32 of shape [3]."),
         ({"g": Data(x=torch.tensor([[1.0], [float("nan")]]))}, ", graph 'g': x holds nan (node 1, column 0), expected finite numbers."),

@@ -109,7 +109,7 @@ def test_given_texts_classes_and_features_win(tmp_path: Path) -> None:
         ({"mapping/nodeidx2paperid.csv.gz": "node idx\n1\n"}, "nodeidx2paperid.csv.gz: expected a header and two columns, "),
         (
             {"mapping/nodeidx2paperid.csv.gz": "node idx,paper id\n0,900\n1,900\n2,902\n3,903\n"},
-            "titleabs.tsv: cannot be matched, for mapping/ gives 1 nodes an id that another has.",
+            "titleabs.tsv: cannot be matched, for mapping/ gives 1 node an id that another has.",
         ),
         ({"titleabs.tsv": None}, "ogbn_arxiv has no texts: expected titleabs.tsv or titleabs.tsv.gz in it"),
         ({"titleabs.tsv": "1\tA\tB\n"}, "titleabs.tsv: no line begins with the id of a node (such as '900') and a tab."),

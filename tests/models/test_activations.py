@@ -90,5 +90,5 @@ def test_scoring_and_generating_compute_nothing_twice(task: Task, monkeypatch: p
 
 
 def test_layers_that_transformers_has_not_marked() -> None:
-    with pytest.raises(GraphGPTError, match=r"^model\.gradient_checkpointing: layers of a Sequential cannot be computed again;"):
+    with pytest.raises(GraphGPTError, match=r"^model\.gradient_checkpointing: the layers of Sequential cannot be computed again;"):
         recompute_activations(nn.Sequential(nn.Linear(2, 2)))
