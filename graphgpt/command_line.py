@@ -297,6 +297,10 @@ def in_grammar(argument: str) -> str:
         several = f"{key}={','.join(quoted(part) for part in value.split(','))}"
         choice = f"type {_in_shell(text)} for one text, {_in_shell(several)} for several"
         raise ConfigError([f"'{argument}': a comma stands between values of a sweep; {choice}."])
+    try:
+        _parsed(text)
+    except HydraException:  # what is wrong is the key, such as runner.0x
+        raise ConfigError([f"'{argument}': cannot be read as key=value ({refusal})."]) from None
     return text
 
 

@@ -153,7 +153,8 @@ async def distil(
             run.fatal + (f" {file.path} has {amount(len(file.done), 'answer')}; the same command goes on." if file.done else "")
         )
     if run.failures:
-        log.warning("%s failed, to be tried again by the same command; the last: %s.", amount(run.failures, "call"), run.last_failure)
+        calls = amount(run.failures, "call")
+        log.warning("%s failed and will be tried again by the same command; the last: %s.", calls, run.last_failure)
     return INTERRUPTED if run.interrupted else budget.spent
 
 

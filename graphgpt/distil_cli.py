@@ -107,10 +107,8 @@ def run(options: argparse.Namespace) -> None:
                 Console(highlight=False, markup=False, soft_wrap=True).print(summary(file, before, task.config.top_k))
     if why:
         left = len(order) - sum(call_key(task, item, teacher.model) in file.done for item in order)
-        print(
-            f"Stopped before the end, since {why}: {amount(left, 'node')} of {len(order):,} left; the same command goes on.",
-            file=sys.stderr,
-        )
+        are = f"{left} of {amount(len(order), 'node')} {'is' if left == 1 else 'are'} left"
+        print(f"Stopped before the end, since {why}: {are}; the same command goes on.", file=sys.stderr)
     if why == INTERRUPTED:
         sys.exit(130)
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 #: What begins with a vowel when it is spoken: by its letters, but for "use", "unit", "Europe", "one", "hour" and the like.
 _VOWEL = re.compile(r"(?!uni[^nm]|us[aeu]|ut[ei]|eu|on(?:e|ce)\b)[aeiou]|hour|honou?r|honest|heir", re.IGNORECASE)
 
+#: A name or value of somebody's may have any length, the sentence that quotes it may not.
+_ENDLESS = re.compile(r"\S{500,}|(?<=')[^'\n]{500,}(?=')")
+
 
 class GraphGPTError(Exception):
     """A mistake in the user's input. ``str(error)`` is one or more full sentences fit to be shown as they are.
@@ -16,7 +19,8 @@ class GraphGPTError(Exception):
 
     def __init__(self, message: str) -> None:
         # From a worker process, torch raises the same class with the worker's traceback as the message.
-        super().__init__(message.rstrip().rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2])
+        own = message.rstrip().rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2]
+        super().__init__(_ENDLESS.sub(lambda found: f"{found[0][:200]}…{found[0][-40:]}", own))
 
 
 class ConfigError(GraphGPTError):

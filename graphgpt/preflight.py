@@ -67,7 +67,7 @@ def _checks(experiment: Any) -> Iterator[str]:
     examples: list[Any] = first.__getitems__([(0, item) for item in items[: runner.samples_per_pass].tolist()])
     batch = reader.collate(examples)
     unshared = sum(len(example.ids) for example in examples)
-    yield f"batch: {amount(len(batch.ids), 'sample')} in {amount(batch.num_tokens, 'token')} ({unshared} without sharing)"
+    yield f"batch: {amount(len(batch.ids), 'sample')} in {amount(batch.num_tokens, 'token')} ({unshared:,} without sharing)"
 
     parts = {name: _count(module.parameters()) for name, module in modules.items()}
     trained = {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}

@@ -241,7 +241,7 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
         score=score,
         varying=", ".join(comparison.keys.values()),
         best=_best(drawn, score, comparison),
-        picture=_picture(comparison, drawn, score) if len(drawn) > 1 and score else None,
+        picture=_picture(comparison, drawn, score) if score and sum(len(group.runs) for group in drawn) > 1 else None,
         groups=_group_rows(comparison) if comparison.seeds else None,
         runs=_rows(comparison, folder),
         errors=[(_name(one, folder), one.state, one.error) for one in comparison.runs if one.error],

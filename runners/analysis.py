@@ -61,7 +61,8 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
     import sklearn
 
     found = [_metrics(run, rank_metrics) for run in runs]
-    names = [name for name in found[0] if all(np.isfinite(metrics[name]) for metrics in found)]
+    few = runs[0].scores is not None and runs[0].scores.shape[1] <= 3  # and one of the three likeliest is right, whatever was said
+    names = [name for name in found[0] if all(np.isfinite(metrics[name]) for metrics in found) and not (few and name == "top3")]
     mean = {name: float(np.mean([metrics[name] for metrics in found])) for name in names}
     deviations = {name: float(np.std([metrics[name] for metrics in found], ddof=1)) for name in names} if len(found) > 1 else {}
     intervals: dict[str, tuple[float, float]] = {}

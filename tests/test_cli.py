@@ -199,7 +199,7 @@ def test_check_reads_prompts_as_training_does(run: Run, good: list[str]) -> None
     read = reader.read([task.instruction(item, seed=mix(seed, 0, item), training=True) for item in items])
     batch = reader.collate(read)
     unshared = sum(len(example.ids) for example in read)
-    assert f"batch: {len(items)} samples in {batch.num_tokens} tokens ({unshared} without sharing)" in out
+    assert f"batch: {len(items)} samples in {batch.num_tokens:,} tokens ({unshared:,} without sharing)" in out
 
 
 def test_check_shows_brackets_as_they_are(run: Run, good: list[str], tmp_path: Path) -> None:

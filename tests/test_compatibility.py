@@ -105,7 +105,7 @@ def test_settings_of_another_machine_can_be_read(data: list[str]) -> None:
 def test_torchrun_and_the_settings_agree_on_the_number_of_processes(data: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert problems(data) == ["runner.devices: torchrun started 2 process(es) on this machine, but runner.devices=1."]
+    assert problems(data) == ["runner.devices: torchrun started 2 processes on this machine, but runner.devices=1."]
     assert problems([*data, "runner/strategy=ddp", "runner.devices=2"]) == []
 
 

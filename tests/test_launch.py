@@ -260,7 +260,7 @@ def test_a_scheduler_starts_as_many_processes_as_a_run_has(
     assert launched(monkeypatch, *two, "hydra.launcher.tasks_per_node=2")
     assert launched(monkeypatch, *two) == []
     assert (
-        "hydra.launcher: starts 1 process(es) per run, but a run has 2; use hydra.launcher.tasks_per_node=2 hydra.launcher.nodes=1."
+        "hydra.launcher: starts 1 process per run, but a run has 2; use hydra.launcher.tasks_per_node=2 hydra.launcher.nodes=1."
         in capsys.readouterr().err
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -214,7 +215,7 @@ def _check_card(card: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    return f"{value!r}" if isinstance(value, str | int | float | None) else with_article(type(value).__name__)
+    return reprlib.repr(value) if isinstance(value, str | int | float | None) else with_article(type(value).__name__)
 
 
 def _check_numbers(tensors: dict[str, Tensor], classes: int) -> None:

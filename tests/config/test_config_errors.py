@@ -252,7 +252,7 @@ def test_value_that_does_not_fit(good: list[str], override: str, beginning: str,
     assert found.endswith((".", "?"))
 
 
-@pytest.mark.parametrize("argument", ["seed", "a=[1,"])
+@pytest.mark.parametrize("argument", ["seed", "a=[1,", "runner.0x10=thème", "runner.0x10=2"])
 def test_argument_that_is_no_override(good: list[str], argument: str) -> None:
     [found] = problems([*good, argument])
     assert found.startswith(f"'{argument}': cannot be read as key=value (")

@@ -148,7 +148,8 @@ def test_what_does_not_go_together_is_said(base: list[str], run: Path, tmp_path:
     config = parsed(
         MODELS.get("gnn").Config, {"name": "gnn", "tower": {"name": "gcn", "init_from": str(tmp_path)}, "llm": {"path": "random:tiny"}}
     )
-    assert MODELS.get("gnn").problems(config) == [
+    [problem] = MODELS.get("gnn").problems(config)
+    assert problem.startswith(
         f"model.tower.init_from: {tmp_path} holds no weights of a tower: it has no tower.json "
-        "(python train.py experiment=stage0 and graphgpt weights import make one)."
-    ]
+        "(python train.py experiment=stage0 and graphgpt weights import make one)"
+    )

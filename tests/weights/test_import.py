@@ -157,11 +157,12 @@ def test_a_model_takes_the_towers_weights(released: Path, tmp_path: Path) -> Non
         (
             {"init_from": str(tmp_path)},
             f"model.tower.init_from: {tmp_path} holds no weights of a tower: it has no tower.json "
-            "(python train.py experiment=stage0 and graphgpt weights import make one).",
+            "(python train.py experiment=stage0 and graphgpt weights import make one)",
         ),
     ]:
         config = parsed(TOWERS.get("graph_transformer").Config, fields | {"init_from": str(tmp_path / "tower")} | change)
-        assert MODELS.get("graph_llm").problems(dataclasses.replace(wrong, tower=config)) == [problem]
+        [found] = MODELS.get("graph_llm").problems(dataclasses.replace(wrong, tower=config))
+        assert found.startswith(problem)  # and what there is near it
 
 
 # Projectors, full models, trainers' checkpoints.
