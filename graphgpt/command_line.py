@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -24,12 +24,12 @@ from graphgpt.checkpoints.folder import (
 )
 from graphgpt.checkpoints.hand_over import TAKEN, handed_over
 from graphgpt.config import C, EvaluationConfig, ExperimentConfig, plain_settings, read_config
-from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, keys_of, options, own_file
+from graphgpt.config_files import CONFIG_DIR, config_groups, is_group, keys_of, options, own_file, respelled
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError, amount, first_line, nearest
 from graphgpt.files import RUNS, new_folder
 from graphgpt.registry import check_plugins, load_plugins
 from graphgpt.runs import FINISHED, run_state
-from graphgpt.schema import MISSING, flat, parse, shown
+from graphgpt.schema import MISSING, flat, leaves, parse, shown
 from graphgpt.untrusted import leads_out
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
 
     problems: list[str] = []
     values: dict[str, list[str]] = {}
+    spelled: dict[str, str | None] = {}
     swept: list[str] = []
     with _hydra() as loader:
         arguments = _readable(config_name, arguments, problems)
@@ -118,6 +119,7 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
             else:
                 element = override.get_key_element()
                 values.pop(element.lstrip("+~"), None)  # the last one counts, in its place
+                spelled[element.lstrip("+~")] = respelled(override.value(), argument.partition("=")[2])
                 values[element.lstrip("+~")] = [addable(argument)] if found is None else [addable(f"{element}={value}") for value in found]
                 swept.extend([argument] if found is not None else [])
 
@@ -140,7 +142,7 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
     for chosen, composed in runs:
         try:
             config = read_composed(cls, _without_hydra(composed), chosen, notes)
-            problems += _name_problems(config.name)
+            problems += [*_name_problems(config.name), *_numbers_as_texts(config, _spelled_in_files(composed) | spelled)]
             configs.append(config)
         except ConfigError as more:
             problems += more.problems
@@ -151,14 +153,31 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
 
 def _with_own_files(problems: Iterable[str], runs: Iterable[DictConfig], given: Sequence[str]) -> list[str]:
     """Problems, with the file of the user's own that has the value, where one has and the command line has not."""
-    choices = {(group, option) for run in runs for group, option in run.hydra.runtime.choices.items() if isinstance(option, str)}
-    files = [(group, path) for group, option in sorted(choices) if (path := own_file(group, option)) is not None]
+    files = dict.fromkeys(file for run in runs for file in _own_files(run))
     found = []
     for problem in problems:
         key = re.split(r"[:=]", problem, maxsplit=1)[0]
         where = [path for group, path in files if key not in given and key in keys_of(group, path)]
         found.append(f"{problem} It stands in {where[-1]}." if where else problem)
     return found
+
+
+def _own_files(run: DictConfig) -> list[tuple[str, Path]]:
+    """The files of the user's own that a run takes, each with its group."""
+    choices = sorted((group, option) for group, option in run.hydra.runtime.choices.items() if isinstance(option, str))
+    return [(group, path) for group, option in choices if (path := own_file(group, option)) is not None]
+
+
+def _spelled_in_files(run: DictConfig) -> dict[str, str | None]:
+    return {key: typed for group, path in _own_files(run) for key, typed in keys_of(group, path).items()}
+
+
+def _numbers_as_texts(config: Any, spelled: Mapping[str, str | None]) -> Iterator[str]:
+    """A sentence for every text that was typed like a number and read as one, such as a name ``1_000``, which became ``1000``."""
+    for leaf in leaves(config):
+        if isinstance(leaf.value, str) and (typed := spelled.get(leaf.key)):
+            literal = f"{leaf.key}={_in_shell(repr(typed))}"
+            yield f"{leaf.key}: {typed} is read as the number {leaf.value}; put quotes around the text, {literal}."
 
 
 def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:

@@ -96,17 +96,30 @@ def own_file(group: str, option: str) -> Path | None:
     return next((file for folder in own_folders() if (file := folder / group / f"{option}.yaml").is_file()), None)
 
 
-def keys_of(group: str, path: Path) -> set[str]:
-    """The dotted keys that a file of a group sets, those of whole nodes too."""
+def keys_of(group: str, path: Path) -> dict[str, str | None]:
+    """The dotted keys that a file of a group sets, those of whole nodes too.
+
+    Returns:
+        With each, what is written there, where that is a number which we spell otherwise (see ``respelled``).
+    """
     place = PACKAGES.get(group.partition("/")[0], group.replace("/", "."))
-    waiting: list[tuple[str, Any]] = [("" if place == "_global_" else place, OmegaConf.to_container(read_config_file(path)[1]))]
-    found: set[str] = set()
+    text, content = read_config_file(path)
+    waiting: list[tuple[str, Any, Any]] = [
+        ("" if place == "_global_" else place, OmegaConf.to_container(content), yaml.compose(text, yaml.SafeLoader))
+    ]
+    found: dict[str, str | None] = {}
     while waiting:
-        key, value = waiting.pop()
-        found.add(key)
+        key, value, node = waiting.pop()
+        found[key] = respelled(value, node.value) if isinstance(node, yaml.ScalarNode) else None
         if isinstance(value, dict):
-            waiting += [(f"{key}.{name}".lstrip("."), below) for name, below in value.items()]
+            nodes = {name.value: below for name, below in node.value} if isinstance(node, yaml.MappingNode) else {}
+            waiting += [(f"{key}.{name}".lstrip("."), below, nodes.get(str(name))) for name, below in value.items()]
     return found
+
+
+def respelled(value: Any, typed: str) -> str | None:
+    """What was typed, where it was read as a number that we spell otherwise, such as ``1_000``: were it meant as a text, that was lost."""
+    return typed if isinstance(value, int | float) and not isinstance(value, bool) and str(value) != typed.strip() else None
 
 
 def is_own(path: Path) -> bool:

@@ -19,8 +19,12 @@ class GraphGPTError(Exception):
 
     def __init__(self, message: str) -> None:
         # From a worker process, torch raises the same class with the worker's traceback as the message.
-        own = message.rstrip().rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2]
-        super().__init__(_ENDLESS.sub(lambda found: f"{found[0][:200]}…{found[0][-40:]}", own))
+        super().__init__(shortened(message.rstrip().rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2]))
+
+
+def shortened(sentence: str) -> str:
+    """A sentence without the middle of the endless names and values that it quotes."""
+    return _ENDLESS.sub(lambda found: f"{found[0][:200]}…{found[0][-40:]}", sentence)
 
 
 class ConfigError(GraphGPTError):

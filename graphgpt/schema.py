@@ -174,6 +174,7 @@ def parse(cls: type[T], data: dict[str, Any], problems: list[str], key: str = ""
         found = [_sentence(cls, dict(detail), key) for detail in error.errors()]
     if not key:
         found += [sentence for at, sentence in _too_large(data) if not any(one.startswith(f"{at}: ") for one in [*problems, *found])]
+    found += _truths_as_numbers(given, config, key)
     # A key that must be given may have a default all the same, of which only the config file knows better.
     problems += [sentence for sentence in dict.fromkeys([*missing, *found]) if sentence not in problems]
     return None if missing else config
@@ -198,6 +199,19 @@ def _too_large(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, int | float) and not abs(value) <= (LARGEST if isinstance(value, int) else LARGEST_FRACTION):
         limit = f"{LARGEST:,}" if isinstance(value, int) else f"{LARGEST_FRACTION:g}"
         yield key, f"{key}: {value} does not fit: no number here may be beyond {limit}."
+
+
+def _truths_as_numbers(given: Any, config: Any, key: str) -> Iterator[str]:
+    """A sentence for every ``true`` or ``false`` that became 1 or 0."""
+    if isinstance(given, dict):
+        for name, item in given.items():
+            found = config.get(name) if isinstance(config, dict) else getattr(config, str(name), None)
+            yield from _truths_as_numbers(item, found, f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list | tuple) and isinstance(config, list | tuple):
+        for place, (item, found) in enumerate(zip(given, config, strict=False)):
+            yield from _truths_as_numbers(item, found, f"{key}.{place}")
+    elif isinstance(given, bool) and isinstance(config, int | float) and not isinstance(config, bool):
+        yield f"{key}: {given} does not fit: input should be a number."
 
 
 def _must_be_given(key: str) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import FEATURES, csv_overrides, make_graph
+from helpers import FEATURES, csv_overrides, make_graph, make_task
 from rich.console import Console
 
 from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import load_checkpoint, save_checkpoint, verify_checkpoint
-from graphgpt.checkpoints.trained import read_trained
+from graphgpt.checkpoints.trained import read_trained, trained_items, write_trained
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import GraphGPTError
@@ -48,7 +48,9 @@ class Trained:
         self.checkpoint = self.run / "checkpoint"
         data = {"name": "toy", "fingerprint": self.graph.fingerprint, "features": FEATURES}
         history = [{**STAGE, "facts": {"Trainable parameters": "1,000"}}]
-        save_checkpoint(self.checkpoint, self.model, self.experiment, data=data, history=history)
+        task = make_task("node_classification", self.graph)
+        seen = trained_items(task, task.items("train"))
+        save_checkpoint(self.checkpoint, self.model, self.experiment, data=data, history=history, more=lambda tmp: write_trained(seen, tmp))
         write_json(self.checkpoint / "scores.json", [SCORE])
         shutil.copyfile(self.checkpoint / "config.yaml", self.run / "config.yaml")
         (self.run / "metrics.jsonl").write_text('{"step": 1, "time": 1.0, "train/loss": 2.0}\n{"step": 2, "time": 2.0, "val/loss": 2.0}\n')
@@ -118,16 +120,16 @@ def edited(value: Any, place: tuple[Any, ...], new: Any) -> Any:
 
 
 def rewritten(trained: Trained, tmp_path: Path, name: str, content: bytes) -> Path:
-    """A copy of the run with another content of one file, and a manifest that says so."""
+    """A copy of the run with another content of one file, in the run's folder, the checkpoint's or both, and a manifest that says so."""
     run = tmp_path / "run"
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(trained.run, run)
     folder = run / "checkpoint"
-    (folder / name).write_bytes(content)
+    for file in (folder / name, run / name):
+        if file.is_file():
+            file.write_bytes(content)
     manifest = json.loads((trained.checkpoint / "manifest.json").read_text())
     if name in manifest["files"]:
         manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         (folder / "manifest.json").write_text(json.dumps(manifest))
-    if name == "config.yaml":
-        (run / name).write_bytes(content)
     return run

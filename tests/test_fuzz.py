@@ -1,19 +1,20 @@
 """Inputs made wrong at random: each is refused in a sentence, or taken for what it says.
 
-A minute's worth of the same examples in every run. ``GRAPHGPT_FUZZ_MINUTES=60 python -m pytest -s tests/test_fuzz.py`` goes on for so
-long with new ones, past what it finds, and prints what it counted.
+Less than a minute's worth, the same examples in every run. ``GRAPHGPT_FUZZ_MINUTES=60 python -m pytest -s tests/test_fuzz.py`` goes on for
+so long with new ones, past what it finds, and prints what it counted.
 """
 
 import csv
 import io
+import itertools
 import json
 import logging
 import os
 import random
+import re
 import shutil
 import time
 import traceback
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,96 +28,41 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from released_files import RECORDS, open_graphs, write_records
 
-from graphgpt.checkpoints.folder import read_manifest
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.checkpoints.folder import read_history, read_manifest
+from graphgpt.command_line import check_command_line, quoted
+from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.datasets.csv_files import NO_TEXT, CsvConfig, CsvFiles
-from graphgpt.datasets.graphgpt_json import open_records
+from graphgpt.datasets.graphgpt_json import ALIASES, ROLES, open_records
 from graphgpt.errors import GraphGPTError
+from graphgpt.files import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.inspection import check
-from graphgpt.graphs.labels import NO_LABEL
 from graphgpt.graphs.subgraph import sample_subgraph
-from graphgpt.schema import flat
+from graphgpt.schema import SPLITS, flat
 
 MINUTES = float(os.environ.get("GRAPHGPT_FUZZ_MINUTES", "0"))
 
 #: What somebody, or some program, may have left in a text.
 SCRAPS = [
-    *(
-        "\x00",
-        "\ufeff",
-        "\u202e",
-        "é",
-        "e\u0301",
-        "引用",
-        "😀",
-        '"',
-        "'",
-        ",",
-        ";",
-        "\t",
-        "\n",
-        "\r",
-        " ",
-        "  ",
-        "{",
-        "}",
-        "[",
-        "]",
-        "(",
-        ")",
-    ),
-    *(
-        "${x}",
-        "${oc.env:HOME}",
-        "~",
-        "\\",
-        "=",
-        ":",
-        ": ",
-        "#",
-        " #",
-        "&a ",
-        "*a",
-        "!!python/object:os.system ",
-        "%",
-        "@",
-        "|",
-        "- ",
-        "---\n",
-        "<<",
-    ),
-    *("<graph>", "null", "None", "nan", "-1", "1.0", "1e999", "0x10", "1_000", "true", "yes", "..", "/", "a" * 300, "9" * 40),
+    *("\x00", "\x1b[31m", "\x85", "\u2028", "\ufeff", "\u202e", "\u00a0", "e\u0301", "\t", "\n", "\r", "\r\n", " ", "  "),
+    *"é引😀\"',;{}[]()~\\=:#&*%@|-/<>!$?^`½٣",
+    *(": ", " #", "# ", "&a ", "*a", "- ", "---\n", "<<: ", "${x}", "${oc.env:HOME}", "!!python/object:os.system ", "[/bold]", "%s {0}"),
+    *("null", "None", "none", "nan", "NaN", "inf", "-inf", "N/A", "true", "True", "yes", "on", "off", "2026-01-01"),
+    *("-1", "-0", "007", "1.", ".5", "1.0", "1e3", "1e999", "0x10", "0o17", "1_000", "1:30", "<graph>", "..", "../x", "~/x"),
+    *("a" * 300, "9" * 40, "é" * 90, "choice(1,2)", "range(0,3)", "a,b", "[a, b]", "{a: 1}", "'a'", '"a"'),
 ]
 #: What may stand in place of a value.
 VALUES: list[Any] = [
-    None,
-    True,
-    False,
-    -1,
-    0,
-    3,
-    1.5,
-    10**30,
-    1e308,
-    float("nan"),
-    "",
-    "x",
-    "é",
-    "../x",
-    "a" * 5000,
-    [],
-    {},
-    [1],
-    ["x"],
-    {"x": 1},
-    deep(90),
+    *(None, True, False, -1, 0, 1, 3, 1.0, 1.5, 2**31, 10**30, 1e308, float("nan"), float("inf")),
+    *("", " ", "x", "é", "../x", "/", "a" * 5000, "\ud800", [], {}, [1], ["x"], [None], {"x": 1}, {"name": "x"}, deep(90)),
 ]
 
 
 class Wrong(AssertionError):
     """Something was taken for what it is not."""
+
+
+# Ways to damage
 
 
 def damaged_text(chance: random.Random, text: str) -> str:
@@ -129,9 +75,13 @@ def damaged_text(chance: random.Random, text: str) -> str:
 
 
 def damaged_bytes(chance: random.Random, data: bytes) -> bytes:
-    """As a text, or with one bit in place of another."""
-    if chance.random() < 0.5 or not data:
-        return damaged_text(chance, data.decode("latin-1")).encode("latin-1", "replace")
+    """As a text, in another encoding, or with one bit in place of another."""
+    way = chance.randrange(8)
+    if way == 0:
+        return data.decode(errors="replace").encode(chance.choice(["utf-8-sig", "utf-16", "utf-16-le", "latin-1"]), "replace")
+    if way < 5 or not data:
+        encoding = "utf-8" if b"\x00" not in data and chance.random() < 0.8 else "latin-1"
+        return damaged_text(chance, data.decode(encoding)).encode(encoding, "replace")
     place = chance.randrange(len(data))
     return data[:place] + bytes([data[place] ^ (1 << chance.randrange(8))]) + data[place + 1 :]
 
@@ -144,20 +94,36 @@ def places(value: Any) -> Iterator[tuple[Any, ...]]:
         yield from ((key, *rest) for rest in places(item))
 
 
-def damaged_record(chance: random.Random, value: Any) -> Any:
+def at(value: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+def damaged_record(chance: random.Random, value: Any, values: list[Any] = VALUES) -> Any:
     """A value gone, another in its place, called otherwise, doubled, or one of its letters changed."""
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         if not (found := list(places(value))):
             break
         place = chance.choice(found)
-        old: Any = value
-        for key in place:
-            old = old[key]
-        new = chance.choice(
-            [GONE, chance.choice(VALUES), [old], {"x": old}, damaged_text(chance, old) if isinstance(old, str) else str(old)]
-        )
+        parent, old, way = at(value, place[:-1]), at(value, place), chance.randrange(7)
+        if way == 0 and isinstance(parent, dict):  # called otherwise, in its place
+            name = damaged_text(chance, str(place[-1]))
+            new: Any = {name if key == place[-1] else key: item for key, item in parent.items()}
+            value = edited(value, place[:-1], new) if place[:-1] else new
+            continue
+        if way == 1 and isinstance(parent, list):
+            new = [*parent[: place[-1]], old, *parent[place[-1] :]]
+            value = edited(value, place[:-1], new) if place[:-1] else new
+            continue
+        other = at(value, chance.choice(found))
+        choices = [GONE, chance.choice(values), chance.choice(values), [old], {"x": old}, other]
+        new = chance.choice([*choices, damaged_text(chance, old) if isinstance(old, str) else str(old)])
         value = edited(value, place, new)
     return value
+
+
+# What is damaged
 
 
 class Kind:
@@ -179,9 +145,7 @@ class Kind:
         try:
             self.read(chance)
         except GraphGPTError as error:
-            lines = str(error).strip().splitlines()
-            if not lines or max(map(len, lines)) > 1500 or "Traceback" in str(error):
-                raise Wrong(f"this is no sentence: {error}") from error
+            check_sentence(str(error))
             return False
         return True
 
@@ -190,10 +154,21 @@ class Kind:
         raise NotImplementedError
 
 
+def check_sentence(text: str) -> None:
+    """That a refusal is words, not too many, and fit for a terminal."""
+    lines = text.strip().splitlines()
+    if not lines or len(lines) > 20 or max(map(len, lines)) > 1500 or re.search(r"Traceback|object at 0x", text):
+        raise Wrong(f"this is no sentence: {text!r}")
+
+
 class Checkpoints(Kind):
     """Records of a checkpoint, read by every verb that reads any."""
 
     examples = 25
+    names = (
+        *("manifest.json", "history.json", "scores.json", "tower.json", "config.yaml", "metrics.jsonl"),
+        *("projector.safetensors", "trained.parquet"),
+    )
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -201,12 +176,17 @@ class Checkpoints(Kind):
         (folder / "damaged").mkdir()
 
     def read(self, chance: random.Random) -> None:
-        name = chance.choice(["manifest.json", "history.json", "scores.json", "tower.json", "config.yaml", "projector.safetensors"])
-        whole = (self.trained.checkpoint / name).read_bytes()
-        if name.endswith(".safetensors") or chance.random() < 0.3:
+        name = chance.choice(self.names)
+        whole = next(file for file in (self.trained.checkpoint / name, self.trained.run / name) if file.is_file()).read_bytes()
+        written = None
+        if name == "metrics.jsonl" and chance.random() < 0.5:
+            lines = damaged_record(chance, [json.loads(line) for line in whole.splitlines()])
+            content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        elif not name.endswith((".json", ".yaml")) or chance.random() < 0.3:
             content = damaged_bytes(chance, whole)
         else:
-            content = json.dumps(damaged_record(chance, yaml.safe_load(whole))).encode()
+            written = damaged_record(chance, yaml.safe_load(whole))
+            content = json.dumps(written).encode()
         run = rewritten(self.trained, self.folder / "damaged", name, content)
         refused: GraphGPTError | None = None
         some = [*self.trained.verbs(run), *(self.trained.command_lines(run) if chance.random() < 0.1 else ())]
@@ -215,73 +195,24 @@ class Checkpoints(Kind):
                 verb()
             except GraphGPTError as error:
                 refused = error
+                check_sentence(str(error))
         if refused:
             raise refused
-        if name == "manifest.json" and read_manifest(run / "checkpoint") != json.loads(content):
-            raise Wrong("another manifest was read than stands there")
+        folder = run / "checkpoint"
+        found: dict[str, Callable[[], Any]] = {"manifest.json": lambda: read_manifest(folder), "history.json": lambda: read_history(folder)}
+        if name in found and written is not None and found[name]() != written:
+            raise Wrong(f"another {name} was read than stands there")
+        if name == "config.yaml" and written is not None:
+            evaluation = check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={folder}"])
+            compare(written, evaluated_experiment(evaluation), {"stage1", "resume", "model.tower.init_from", "model.tower.weights"})
 
 
-def taken_for(typed: str, value: Any) -> bool:
-    """Whether a value is what was typed, as far as that is plain."""
-    typed = typed.strip()
-    if value is None or isinstance(value, bool):
-        return (
-            typed.lower() in {None: ("null", "none", "~", ""), True: ("true", "yes", "on", "y"), False: ("false", "no", "off", "n")}[value]
-        )
-    if isinstance(value, int | float):
-        try:
-            return float(typed.replace("_", "")) == value
-        except ValueError:
-            return False
-    if any(sign in typed for sign in "\\$'\"[]{}()#,") or not isinstance(value, str):
-        return True  # a grammar of its own; its tests are elsewhere
-    return value.strip() in (typed, typed.replace("~", str(Path.home()), 1)) or value.endswith(typed.lstrip("./"))
-
-
-class CommandLines(Kind):
-    """Settings as somebody types them."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.words = [
-            *csv_overrides(folder),
-            *("task=node_classification", "model/tower=gcn", "model.tower.layers=2", "runner.max_steps=5", "runner.lr.projector=0.1"),
-            *(
-                "seed=3",
-                "dataset.domain=citation",
-                "runner.val_every=2",
-                "runner.checkpoint.monitor=val/loss",
-                "name=abc",
-                "dataset.split.seed=4",
-            ),
-        ]
-
-    def read(self, chance: random.Random) -> None:
-        words = [*self.words]
-        changed = []
-        for _ in range(chance.choice((1, 1, 2))):
-            place = chance.randrange(len(words))
-            key, _, value = words[place].partition("=")
-            other = chance.choice(self.words).partition("=")
-            way = chance.randrange(6)
-            if way == 0:
-                key = damaged_text(chance, key)
-            elif way == 1:
-                value = chance.choice(SCRAPS)
-            elif way == 2:
-                key = other[0]
-            elif way == 3:
-                value = other[2]
-            else:
-                value = damaged_text(chance, value)
-            words[place] = f"{key}={value}"
-            changed.append((key, value))
-        config = check_command_line(ExperimentConfig, "train", words)
-        for key, value in changed:
-            found = attribute(config, key)
-            last = [word for word in words if word.startswith(f"{key}=")][-1]
-            if found is not GONE and last == f"{key}={value}" and not taken_for(value, found):
-                raise Wrong(f"{last!r} was taken for {found!r}")
+def compare(written: Any, config: Any, but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    """That a configuration says what was written."""
+    for key, value in flat(written).items():
+        found = attribute(config, key)
+        if key not in but and found is not GONE and found != value and not taken_for(str(value), found):
+            raise Wrong(f"{key}: {value!r} was taken for {found!r}")
 
 
 def attribute(config: Any, key: str) -> Any:
@@ -291,27 +222,89 @@ def attribute(config: Any, key: str) -> Any:
     return config if isinstance(config, str | int | float | None) else GONE
 
 
+#: Words for what is no text.
+WORDS = {
+    None: ("null", "none", "~", ""),
+    True: ("true", "yes", "on", "y", "t", "1", "1.0"),
+    False: ("false", "no", "off", "n", "f", "0", "0.0"),
+}
+
+
+def taken_for(typed: str, value: Any) -> bool:
+    """Whether a value is what was typed."""
+    typed = typed.strip()
+    if value is None or isinstance(value, bool):
+        return typed.lower() in WORDS[value]
+    if isinstance(value, int | float):
+        try:
+            return float(typed.replace("_", "")) == value
+        except ValueError:
+            return False
+    # Quotes, brackets, functions and references are what they are for.
+    if re.match(r"""[\[{'"]|\w+\(""", typed) or re.search(r"\$\{|\\|,", typed):
+        return True
+    return value.strip() in (typed, os.path.expanduser(typed))  # noqa: PTH111
+
+
+#: What somebody sets, as it is typed.
+SETTINGS = {
+    "name": "abc",
+    "seed": "3",
+    "dataset.domain": "citation",
+    "dataset.node": "paper",
+    "dataset.sampler.fanout": "4",
+    "dataset.split.seed": "4",
+    "model.tower.layers": "2",
+    "runner.max_steps": "5",
+    "runner.lr.projector": "0.1",
+    "runner.val_every": "2",
+    "runner.checkpoint.monitor": "val/loss",
+    "test": "true",
+}
+
+
+def damaged_settings(chance: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Settings of which one or two are damaged, and those."""
+    found, changed = [*SETTINGS.items()], []
+    for _ in range(chance.choice((1, 1, 2))):
+        place = chance.randrange(len(found))
+        key, value = found[place]
+        other = chance.choice([*SETTINGS.items()])
+        ways = [(damaged_text(chance, key), value), (other[0], value), (key, other[1]), (key, ""), (key + chance.choice(SCRAPS), value)]
+        values = [(key, chance.choice(SCRAPS)), (key, damaged_text(chance, value)), (key, value + chance.choice(SCRAPS))]
+        found[place] = chance.choice([*ways, *values * 3])
+        changed.append(found[place])
+    return found, changed
+
+
+class CommandLines(Kind):
+    """Settings as somebody types them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.words = [*csv_overrides(folder), "task=node_classification", "model/tower=gcn"]
+
+    def read(self, chance: random.Random) -> None:
+        found, changed = damaged_settings(chance)
+        quotes = chance.random() < 0.3
+        typed = [f"{key}={quoted(value) if quotes and (key, value) in changed else value}" for key, value in found]
+        if chance.random() < 0.1:
+            typed[chance.randrange(len(typed))] = chance.choice(["+", "++", "~", "-", "@", ""]) + chance.choice(typed)
+        config = check_command_line(ExperimentConfig, "train", [*self.words, *typed])
+        last = dict(found)
+        for key, value in changed:
+            read = attribute(config, key)
+            if read is GONE or last.get(key) != value or any(word[:1] in "+~-@" for word in typed):
+                continue
+            if read != value if quotes and isinstance(read, str) and not value.startswith("~") else not taken_for(value, read):
+                raise Wrong(f"{key}={value!r} was taken for {read!r}")
+
+
 class OwnFiles(Kind):
     """An experiment file of the user's own."""
 
     examples = 30
-    text = """\
-# What I try.
-name: mine
-defaults:
-  - override /task: node_classification
-  - override /model/tower: gcn
-seed: 3
-model:
-  tower: {layers: 2}
-runner:
-  max_steps: 5
-  lr:
-    projector: 0.1
-dataset:
-  domain: citation
-  sampler: {fanout: 4}
-"""
+    choices = "# What I try.\ndefaults:\n  - override /task: node_classification\n  - override /model/tower: gcn\n"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -320,66 +313,112 @@ dataset:
         self.file.parent.mkdir(parents=True)
 
     def read(self, chance: random.Random) -> None:
-        content = damaged_bytes(chance, self.text.encode())
+        damage = chance.random()
+        found, changed = damaged_settings(chance) if damage < 0.6 else ([*SETTINGS.items()], [])
+        text = self.choices + in_yaml(dict(found))
+        content = damaged_bytes(chance, text.encode()) if damage > 0.5 else text.encode()
         self.file.write_bytes(content)
         config = check_command_line(ExperimentConfig, "train", [*self.words, "experiment=mine"])
         stands: Any = yaml.safe_load(content.decode("utf-8-sig"))
-        for key, value in flat({name: part for name, part in (stands or {}).items() if name != "defaults"}).items():
-            found = attribute(config, key)
-            if found is not GONE and found != value and not taken_for(str(value), found):
-                raise Wrong(f"{key}: {value!r} was taken for {found!r}")
+        compare({name: part for name, part in (stands or {}).items() if name != "defaults"}, config)
+        for key, value in changed if damage <= 0.5 else ():
+            read = attribute(config, key)
+            plain = re.fullmatch(r"[\w.+-][\w./+-]*", value)
+            if plain and read is not GONE and dict(found).get(key) == value and not taken_for(value, read):
+                raise Wrong(f"{key}: {value} was taken for {read!r}")
+
+
+def in_yaml(typed: dict[str, str], indent: str = "") -> str:
+    """Settings by dotted keys as nested mappings, the values as they are typed."""
+    tops = list(dict.fromkeys(key.partition(".")[0] for key in typed))
+    lines = []
+    for top in tops:
+        below = {key.partition(".")[2]: value for key, value in typed.items() if key.startswith(f"{top}.")}
+        lines.append(f"{indent}{top}:\n{in_yaml(below, indent + '  ')}" if below else f"{indent}{top}: {typed[top]}\n")
+    return "".join(lines)
 
 
 class Tables(Kind):
     """Nodes and edges as spreadsheets and scripts write them."""
 
+    examples = 200
+
     def read(self, chance: random.Random) -> None:
         count = chance.randint(2, 7)
-        cells = ["A", "B", "A", "1", "1.0", "One title", "a text, with a comma", 'said "so"', *SCRAPS]
+        cells = ["A", "B", "a", "1", "1.0", "One title", "a text, with a comma", 'said "so"', "n1", "train", *SCRAPS]
         nodes = [{"id": f"n{i}", "title": f"Title {i}", "body": f"Body {i}", "label": "AB"[i % 2]} for i in range(count)]
+        if chance.random() < 0.3:
+            nodes = [node | {"split": SPLITS[i % 3]} for i, node in enumerate(nodes)]
         edges = [{"source": f"n{i}", "target": f"n{(i + 1) % count}"} for i in range(count)]
-        for row, column in ((chance.choice(nodes), chance.choice(["id", "title", "body", "label"])) for _ in range(chance.randint(0, 3))):
-            row[column] = chance.choice(cells)
-        if chance.random() < 0.2:
-            chance.choice(edges)["source"] = chance.choice(cells)
-        form = {"delimiter": chance.choice(",,,;\t|"), "quoting": chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])}
-        damage = chance.random() < 0.5
+        for rows, most in ((nodes, 3), (edges, 1)):
+            for _ in range(chance.randint(0, most)):
+                chance.choice(rows)[chance.choice([*rows[0]])] = chance.choice(cells)
+        form: dict[str, Any] = {"delimiter": chance.choice(",,,;\t|"), "quoting": chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])}
+        damaged = chance.choice(["nodes", "edges", "", ""])
+        tables = {}
         for name, rows in (("nodes", nodes), ("edges", edges)):
             text = io.StringIO()
-            writer = csv.DictWriter(text, list(rows[0]), lineterminator=chance.choice(["\n", "\r\n"]), **form)  # type: ignore[arg-type]
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator=chance.choice(["\n", "\r\n", "\r"]), **form)
             writer.writeheader()
             writer.writerows(rows)
             content = text.getvalue().encode(chance.choice(["utf-8", "utf-8-sig"]))
-            (self.folder / f"{name}.csv").write_bytes(damaged_bytes(chance, content) if damage and name == "nodes" else content)
+            content = damaged_bytes(chance, content) if name == damaged else content
+            (self.folder / f"{name}.csv").write_bytes(content)
+            tables[name] = plain_table(content, form["delimiter"])
         paths = {name: str(self.folder / f"{name}.csv") for name in ("nodes", "edges")}
-        graph = CsvFiles(CsvConfig(name="csv", text_encoder={"name": "any"}, **paths)).build()
-        check_neighbours(graph)
-        if not damage:
-            self.compare(graph, nodes, edges)
+        options: Any = {
+            "unknown_nodes": chance.choice(["raise", "raise", "skip"]),
+            "normalize": chance.random() < 0.2,
+            "classes": chance.choice([None, None, ["B", "A"]]),
+        }
+        graph = CsvFiles(CsvConfig(name="csv", text_encoder={"name": "any"}, **paths, **options)).build()
+        use(graph)
+        self.compare(graph, tables["nodes"], tables["edges"], options["unknown_nodes"] == "skip")
 
-    def compare(self, graph: TextAttributedGraph, nodes: list[dict[str, str]], edges: list[dict[str, str]]) -> None:
-        """What was written against what was read."""
-        names = (*graph.class_names, "")
-        said = " ".join(graph.card["notes"])
-        if graph.ids.to_pylist() != [row["id"].strip() for row in nodes]:
-            raise Wrong(f"other ids: {graph.ids.to_pylist()}")
+    def compare(
+        self, graph: TextAttributedGraph, nodes: list[dict[str, str]] | None, edges: list[dict[str, str]] | None, skip: bool
+    ) -> None:
+        """What a plain reading finds against what was read."""
+        if nodes is None or edges is None:
+            return
+        names, said, ids = (*graph.class_names, ""), " ".join(graph.card["notes"]), graph.ids.to_pylist()
+        if ids != [row["id"].strip() for row in nodes]:
+            raise Wrong(f"other ids: {ids}")
         for i, row in enumerate(nodes):
-            title, body, label = ("" if row[name].strip() in NO_TEXT else row[name].strip() for name in ("title", "body", "label"))
-            for what, wanted, found in (("title", title or body, graph.title(i)), ("body", body, graph.body(i))):
-                if wanted and found.split() != wanted.split():
+            title, body, label, split = (row.get(name, "") for name in ("title", "body", "label", "split"))
+            title, body = ("" if text.strip() in NO_TEXT and "taken for no text" in said else text for text in (title, body))
+            title = title.strip() or " ".join(body.split()[:8]) or f"node {ids[i]}"
+            for what, wanted, found in (("title", title, graph.title(i)), ("body", body, graph.body(i))):
+                if found != wanted:
                     raise Wrong(f"{what} {found!r}, but {wanted!r} was written")
-            label = "" if label.casefold() in NO_LABEL else unicodedata.normalize("NFC", label)
-            if unicodedata.normalize("NFC", names[graph.y[i]]) != label and repr(label)[1:-1] not in said:
+            if names[graph.y[i]] != label.strip() and label.strip() and label.strip() not in said:
                 raise Wrong(f"label {names[graph.y[i]]!r}, but {label!r} was written, and nothing was said ({said})")
+            part = -1 if graph.split is None else int(graph.split[i])
+            if ("", *SPLITS)[part + 1] != split.strip():
+                raise Wrong(f"split {part}, but {split!r} was written")
         pairs = {frozenset((row["source"].strip(), row["target"].strip())) for row in edges}
-        ids = graph.ids.to_pylist()
-        if {frozenset((ids[i], ids[j])) for i in range(len(ids)) for j in graph.neighbors(i).tolist()} != {
-            one for one in pairs if len(one) > 1
-        }:
+        known = {pair for pair in pairs if pair <= {*ids}}
+        if pairs != known and not (skip and "left out" in said):
+            raise Wrong("unknown nodes were left out")
+        read = {frozenset((ids[i], ids[j])) for i in range(len(ids)) for j in graph.neighbors(i).tolist()}
+        if read != {pair for pair in known if len(pair) > 1}:
             raise Wrong("other edges")
 
 
-def check_neighbours(graph: TextAttributedGraph) -> None:
+def plain_table(content: bytes, delimiter: str) -> list[dict[str, str]] | None:
+    """The csv module's reading of a table; None where it is another one's to say."""
+    try:
+        text = content.decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+    except (ValueError, csv.Error):
+        return None
+    header = [name.strip() for name in rows[0]] if rows else []
+    if (not {"id", "title"} <= {*header} and {*header} != {"source", "target"}) or re.search(r'(^|\W) +"|^sep=', text, re.MULTILINE):
+        return None
+    return [dict(zip(header, row, strict=False)) for row in rows[1:]]
+
+
+def use(graph: TextAttributedGraph) -> None:
     """Read of a graph what training reads."""
     for node in range(graph.num_nodes):
         graph.title(node), graph.body(node)
@@ -389,57 +428,86 @@ def check_neighbours(graph: TextAttributedGraph) -> None:
 class GraphFolders(Kind):
     """What ``graphgpt data build`` wrote, changed since."""
 
+    examples = 200
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        make_graph().save(folder / "sound")
+        self.sound = make_graph()
+        self.sound.save(folder / "sound")
 
     def read(self, chance: random.Random) -> None:
-        graph = self.folder / "graph"
-        shutil.rmtree(graph, ignore_errors=True)
-        shutil.copytree(self.folder / "sound", graph)
-        file = chance.choice(sorted(graph.iterdir()))
+        folder = self.folder / "graph"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.folder / "sound", folder)
+        file = chance.choice(sorted(folder.iterdir()))
         content = file.read_bytes()
         if file.suffix == ".json" and chance.random() < 0.7:
             file.write_text(json.dumps(damaged_record(chance, json.loads(content))))
         else:
             file.write_bytes(damaged_bytes(chance, content))
-        for _ in check(graph):
-            pass
-        check_neighbours(TextAttributedGraph.open(graph))
+        said = [line for line, fine in check(folder) if not fine]
+        for line in said:
+            check_sentence(line)
+        graph = TextAttributedGraph.open(folder)
+        use(graph)
+        if not said and file.name != "card.json" and contents(graph) != contents(self.sound):
+            raise Wrong("another graph was taken for sound")
+
+
+def contents(graph: TextAttributedGraph) -> Any:
+    """What a graph's fingerprint is of."""
+    return [*(getattr(graph, name).tolist() for name in ("rowptr", "col", "y")), graph.titles.to_pylist(), graph.bodies.to_pylist()]
 
 
 class Conversations(Kind):
     """Instruction files."""
+
+    examples = 200
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.graphs = open_graphs(folder)
 
     def read(self, chance: random.Random) -> None:
+        shutil.rmtree(cache_dir() / "instructions", ignore_errors=True)
         records: Any = json.loads(json.dumps(RECORDS))
         if chance.random() < 0.7:
             records = damaged_record(chance, records)
-            file = write_records(self.folder, json.dumps(records))
+            content = json.dumps(records).encode()
         else:
             text = json.dumps(records, ensure_ascii=chance.random() < 0.5, indent=chance.choice([None, 2]))
             content = damaged_bytes(chance, text.encode())
-            file = write_records(self.folder, content)
-            records = json.loads(content) if is_json(content) else None
         way: Any = chance.choice(["raise", "raise", "skip"])
-        read = open_records(file, self.graphs, way)
+        read = open_records(write_records(self.folder, content), self.graphs, way)
         found = [read[i] for i in range(len(read))]
-        if way == "raise" and records is None:
-            raise Wrong("what is no JSON was read")
-        if way == "raise" and [one.id for one in found] != [str(record["id"]) for record in records]:
-            raise Wrong(f"other records: {[one.id for one in found]}")
+        try:
+            records = json.loads(content.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            if way == "raise":
+                raise Wrong("what is no JSON was read") from error
+            return
+        if way == "raise" and len(found) != len(records):
+            raise Wrong(f"{len(found)} of {len(records)} records")
+        for one in found:
+            self.compare(one, records[one.number])
+
+    def compare(self, read: Any, record: dict[str, Any]) -> None:
+        """What stands there against what was read."""
+        if read.id != record["id"]:
+            raise Wrong(f"record {read.id!r} instead of {record['id']!r}")
+        said = [{ALIASES.get(name, name): value for name, value in turn.items()} for turn in by_name(record, "conversations")]
+        turns = tuple(turn["value"] for turn in said[ROLES.get(said[0]["from"]) != "human" :])
+        if read.turns != turns:
+            raise Wrong(f"other turns: {read.turns}")
+        graph = {name: value for name, value in (record.get("graph") or {}).items() if value is not None}
+        ends = ("_1", "_2") if read.id.endswith("LP") or ("node_list_1" in graph and "node_list" not in graph) else ("",)
+        for part, end in zip(read.subgraphs, itertools.cycle(ends), strict=False):
+            if (part.nodes.tolist(), part.edge_index.tolist()) != (graph[f"node_list{end}"], graph[f"edge_index{end}"]):
+                raise Wrong(f"another graph: {part}")
 
 
-def is_json(content: bytes) -> bool:
-    try:
-        json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def by_name(of: dict[str, Any], name: str) -> Any:
+    return of[name] if name in of else next(of[other] for other, ours in ALIASES.items() if ours == name and other in of)
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {

@@ -197,6 +197,8 @@ def _check_card(card: Any) -> None:
     """
     if not isinstance(card, dict) or not {"format", "name", "fingerprint", "class_names"} <= card.keys():
         raise ValueError("expected an object with 'format', 'name', 'fingerprint' and 'class_names'")
+    if found := half_character(json.dumps(card, ensure_ascii=False)):
+        raise ValueError(f"it holds {found}, half of a character")
     types: dict[str, Any] = {
         **dict.fromkeys(("name", "fingerprint"), str),
         **dict.fromkeys(("format", "nodes", "edges", "without_text", "self_loops_dropped", "duplicate_edges_dropped"), int),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graphgpt.errors import DataError, amount, first_line
+from graphgpt.errors import DataError, amount, first_line, shortened
 from graphgpt.graphs.graph import TextAttributedGraph, identity, strings
 from graphgpt.schema import SPLITS
 
@@ -245,7 +245,7 @@ def check(folder: Path) -> Iterator[tuple[str, bool]]:
             problem = problem_of(graph)
         except DataError as error:
             problem = str(error)
-        yield f"{name}: {problem or fine}", problem is None
+        yield f"{name}: {shortened(problem) if problem else fine}", problem is None
 
 
 def _rows(graph: TextAttributedGraph) -> np.ndarray:

@@ -77,6 +77,18 @@ def test_what_hydra_reads_is_left_as_it_is(argument: str) -> None:
     assert in_grammar(argument) == argument
 
 
+@pytest.mark.parametrize(("typed", "read"), [("1_000", "1000"), ("1e5", "100000.0"), ("2024_01", "202401"), ("-0", "0"), (".50", "0.5")])
+def test_a_text_that_would_become_another_is_asked_about(good: list[str], typed: str, read: str) -> None:
+    (problem,) = problems([*good, f"name={typed}"])
+    assert problem == f"""name: {typed} is read as the number {read}; put quotes around the text, name="'{typed}'"."""
+    assert check_command_line(ExperimentConfig, "train", [*good, f"name='{typed}'"]).name == typed
+
+
+@pytest.mark.parametrize("typed", ["15", "1.5", "-3", "007", "0x10", "v1_000"])
+def test_a_number_is_a_text_where_it_stays_as_typed(good: list[str], typed: str) -> None:
+    assert check_command_line(ExperimentConfig, "train", [*good, f"name={typed}"]).name == typed
+
+
 def test_pythons_none_is_null(good: list[str]) -> None:
     config = check_command_line(
         ExperimentConfig, "train", [*good, "stage1=None", "model/lora=None", "experiment=None", "runner.threads=None"]

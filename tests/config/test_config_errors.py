@@ -229,6 +229,8 @@ def test_forbidden_target_by_way_of_an_allowed_module(good: list[str]) -> None:
     ("override", "beginning", "reason"),
     [
         ("seed=abc", "seed: 'abc' does not fit: ", "integer"),
+        ("seed=true", "seed: True does not fit: ", "number"),
+        ("runner.lr={projector: true}", "runner.lr.projector: True does not fit: ", "number"),
         ("seed=-1", "seed: -1 does not fit: ", "greater than or equal to 0"),
         ("runner.max_steps=0", "runner.max_steps: 0 does not fit: ", "greater than or equal to 1"),
         ("runner.max_steps=2.5", "runner.max_steps: 2.5 does not fit: ", "integer"),

@@ -83,6 +83,18 @@ def test_what_is_wrong_in_an_own_file_names_it(beside: Path, tmp_path: Path) -> 
     assert steps.startswith("runner.max_steps: -2 ") and "It stands" not in steps + seed
 
 
+def test_a_text_that_would_become_another_is_asked_about(beside: Path, tmp_path: Path) -> None:
+    (beside / "experiment" / "mine.yaml").write_text(
+        "name: 1_000\nseed: 1_0\ndataset: {domain: 1e3, node: '1e3'}\nrunner: {max_steps: 1_0}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        experiment([*csv_overrides(tmp_path), "experiment=mine", "name=x"])
+    assert caught.value.problems == [
+        """dataset.domain: 1e3 is read as the number 1000.0; put quotes around the text, dataset.domain="'1e3'". """
+        f"It stands in {beside}/experiment/mine.yaml."
+    ]
+
+
 def test_cp_writes_where_it_is_found(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["cp", "model/tower/sgc"])
     main(["cp", "experiment/stage2/mixture", "mine"])

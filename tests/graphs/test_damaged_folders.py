@@ -147,6 +147,7 @@ EDITS: dict[str, tuple[Edit, str | None]] = {
     "class_names is a text": (in_card(class_names="abc"), "its 'class_names' is 'abc', expected list"),
     "class_names holds a number": (in_card(class_names=["Art", 2, "C"]), "its 'class_names' holds 2 at 1, expected a text"),
     "class_names holds null": (in_card(class_names=["Art", None, "C"]), "its 'class_names' holds None at 1, expected a text"),
+    "class_names holds half a character": (in_card(class_names=["\ud800", "B", "C"]), r"it holds \ud800, half of a character"),
     "class_names is short": (in_card(class_names=["Art"]), "expected -1 to 0"),
     "words is a list": (in_card(words=["node"]), "its 'words' is a list, expected dict"),
     "words holds a number": (in_card(words={"node": 3}), "its 'words' holds 3 at node, expected a text"),
