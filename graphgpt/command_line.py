@@ -142,7 +142,8 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
     for chosen, composed in runs:
         try:
             config = read_composed(cls, _without_hydra(composed), chosen, notes)
-            problems += [*_name_problems(config.name), *_numbers_as_texts(config, _spelled_in_files(composed) | spelled)]
+            problems += _name_problems(config.name)
+            problems += _numbers_as_texts(config, {**_spelled_in_files(composed), **spelled})
             configs.append(config)
         except ConfigError as more:
             problems += more.problems
