@@ -76,6 +76,7 @@ def launch(program: Callable[[], None], cls: type[Any], config_name: str) -> Non
 
     Hydra's own flags (``--info``, ``--cfg hydra``) go to Hydra unchecked.
     """
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells the first run that it looked for fonts
     with user_errors():
         arguments = read_arguments(sys.argv[1:])
         flags, overrides = set(arguments.flags), with_latest(arguments.overrides)

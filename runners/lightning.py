@@ -391,7 +391,7 @@ def quiet_libraries() -> None:
     import warnings
 
     noisy = ("pytorch.utilities.rank_zero", "fabric.utilities.distributed", "pytorch.accelerators.cuda")
-    for name in (*(f"lightning.{module}" for module in noisy), "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for module in noisy:
+        logging.getLogger(f"lightning.{module}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
