@@ -4,7 +4,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,6 +82,10 @@ class SampleLine(TypedDict):
     expected: str
     answer: str
     right: bool | None
+
+
+#: Words of keys that say nothing alone.
+_VAGUE = ("other",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,9 +307,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     by_values: dict[str, list[Run]] = {}
     for one in runs:
         by_values.setdefault(json.dumps([one.settings.get(key) for key in keys], sort_keys=True), []).append(one)
-    sections = {word for one in runs for key in one.settings for word in key.split(".")[:-1]}
     groups = [_group(same, keys) for same in by_values.values()]
-    return Comparison(runs=[*runs], keys=_short(keys, sections), scores=scores, groups=groups)
+    return Comparison(runs=[*runs], keys=_short(keys, {key for one in runs for key in one.settings}), scores=scores, groups=groups)
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
@@ -320,17 +323,26 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def _short(keys: Sequence[str], sections: Collection[str]) -> dict[str, str]:
-    """Each key by the last of its words that tell it from the others; a choice by its group: ``projector`` for ``model.projector.name``.
+def _short(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Each key by the last of its words that nothing else among the ``known`` settings ends with.
 
-    The name of a section alone stands for nothing but the choice of it: ``runner.lr.lora`` is ``lr.lora``.
+    A choice goes by its group, ``projector`` for ``model.projector.name``, and this comes before a value that ends so: ``lr.projector``.
     """
-    whole = {key: key.removesuffix(".name").split(".") for key in keys}
+    known = {*known}
+    choices = {tuple(key.split(".")[:-1]) for key in known if key.endswith(".name")}
+    nodes = {tuple(key.split(".")[:length]) for key in known for length in range(1, key.count(".") + 2)}
     short = {}
-    for key, words in whole.items():
-        others = [other for name, other in whole.items() if name != key]
-        least = 2 if words[-1] in sections and not key.endswith(".name") else 1
-        length = next((n for n in range(least, len(words)) if all(other[-n:] != words[-n:] for other in others)), len(words))
+    for key in keys:
+        words = tuple(key.removesuffix(".name").split("."))
+
+        def is_clear(length: int, words: tuple[str, ...] = words) -> bool:
+            alike = {node for node in nodes - {words} if node[-length:] == words[-length:]}
+            if words in choices:
+                alike = {node for node in alike if node in choices or len(node) == length}
+            return not alike
+
+        lengths = range(2 if words[-1] in _VAGUE else 1, len(words))
+        length = next((length for length in lengths if is_clear(length)), len(words))
         short[key] = ".".join(words[-length:])
     return short
 

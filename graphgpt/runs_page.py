@@ -5,30 +5,39 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from graphgpt.errors import amount
 from graphgpt.files import write_text
 from graphgpt.runs import FAILED, FINISHED, STOPPED, Comparison, Group, Run, compare, less_is_better
 
 #: In a sweep's folder: its runs compared.
 PAGE = "runs.html"
 
-#: A terminal shows so many scores where they leave room for a setting; CSV, Markdown and HTML have all of them.
-_TERMINAL = 3
-#: In a terminal without room the names of runs are folded to so many characters, nothing else is.
-_FOLDED = 24
+Columns = list[tuple[str, list[str]]]
+"""A table: head and cells of each column."""
+
+Extent = tuple[int | None, int | None]
+"""What stands beside the settings: so many scores, and so many of time and parameters; None is all of them."""
+
+#: What a terminal may have room for, most first; CSV, Markdown and HTML have all.
+_TERMINAL: tuple[Extent, ...] = ((3, None), (1, None), (1, 1), (1, 0))
+_ALL: Extent = (None, None)
 #: More runs than this are not listed one by one in the terminal, where their groups are.
 _LISTED = 40
 _NOTHING = "-"
+#: Heads of the columns with names of folders.
+_RUN, _FIRST_RUN = "run", "first run"
 
 
 def show(runs: Sequence[Run], folder: Path, comparison: Comparison | None = None) -> None:
@@ -44,17 +53,15 @@ def show(runs: Sequence[Run], folder: Path, comparison: Comparison | None = None
         console.print(f"There is no run in {folder}.", markup=False)
         return
     comparison = comparison or compare(runs)
-    shown: set[str] = set()
-
-    def table(make: Callable[[Comparison, int], tuple[list[str], list[list[str]]]]) -> Table:
-        narrow, scores = _that_fits(comparison, make, console.width)
-        shown.update(narrow.keys)
-        return _as_table(*make(narrow, scores))
-
+    shown: list[str] = []
     if not comparison.seeds or len(runs) <= _LISTED:
-        console.print(table(lambda narrow, scores: _rows(narrow, folder, scores)))
+        columns, keys = _that_fits(comparison, _of_runs, folder, console.width)
+        console.print(_as_table(columns))
+        shown += keys
     if comparison.seeds:
-        console.print(table(_group_rows), Text("± is the standard deviation over seeds.", style="dim"))
+        columns, keys = _that_fits(comparison, _of_groups, folder, console.width)
+        console.print(_as_table(columns), Text("± is the standard deviation over seeds.", style="dim"))
+        shown += keys
     if left := [key for key in comparison.keys if key not in shown]:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         console.print(Text(f"They also differ in {names}: see --csv, --markdown or --html.", style="dim"), soft_wrap=True)
@@ -64,79 +71,99 @@ def show(runs: Sequence[Run], folder: Path, comparison: Comparison | None = None
 
 
 def _that_fits(
-    comparison: Comparison, make: Callable[[Comparison, int], tuple[list[str], list[list[str]]]], width: int
-) -> tuple[Comparison, int]:
-    """The comparison with as many of the settings as a table has room for, and how many scores it then shows.
+    comparison: Comparison, table: Callable[[Comparison, Path, Extent], Columns], folder: Path, width: int
+) -> tuple[Columns, list[str]]:
+    """A table that a terminal has room for, and the settings in it; with fewer scores where more would hide what tells the runs apart."""
+    found = []
+    for extent in _TERMINAL:
+        (head, cells), *others = table(replace(comparison, keys={}), folder, extent)
+        room = width - sum(2 + _width(column) for column in others)
+        kinds, keys = _telling(comparison.runs, comparison.keys, room)
+        if head == _RUN or kinds < len(comparison.groups):  # groups need a name only where settings do not tell them apart
+            # A long one goes on in the next line.
+            kinds, keys = _telling(comparison.runs, comparison.keys, room - min(_width((head, cells)), width // 3))
+        found.append((kinds, keys, extent))
+    kinds, keys, extent = max(found, key=lambda one: one[0])  # the first of equals has most scores
+    return table(replace(comparison, keys=keys), folder, extent), [*keys]
 
-    Choices (``task``, ``tower``) come before numbers, short values before long ones, and a first setting before scores: rows of a
-    table that shows none are told apart by nothing.
+
+def _telling(runs: Sequence[Run], names: Mapping[str, str], room: int) -> tuple[int, dict[str, str]]:
+    """The settings that tell most runs apart, as many as have room.
+
+    Choices come first, then what tells more apart, then what is short.
+
+    Args:
+        runs: They.
+        names: What each setting is called.
+        room: Characters in a line, two of them after each setting.
+
+    Returns:
+        How many kinds of runs are told apart, and the settings with their names.
     """
-
-    def only(keys: Iterable[str]) -> Comparison:
-        return replace(comparison, keys={key: name for key, name in comparison.keys.items() if key in keys})
-
-    def fits(keys: Iterable[str], scores: int) -> bool:
-        heads, rows = make(only(keys), scores)
-        first, *others = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
-        return sum(others, min(first, _FOLDED)) + 2 * len(others) <= width
-
-    def use(key: str) -> tuple[bool, int]:
-        return not key.endswith(".name"), max(len(value_text(one.settings.get(key))) for one in comparison.runs)
-
+    cells = {key: [_setting(one, key) for one in runs] for key in names}
+    sizes = {key: 2 + _width((name, cells[key])) for key, name in names.items()}
     kept: list[str] = []
-    for scores in range(_TERMINAL, -1, -1):
-        for key in sorted(comparison.keys, key=use):
-            if fits([*kept, key], scores):
-                kept.append(key)
-        if kept or not comparison.keys:
-            break
-    return only(kept), scores
+    kinds = [0] * len(runs)
+    while fitting := [key for key in names if key not in kept and sizes[key] <= room]:
+        counts = {key: len({*zip(kinds, cells[key], strict=True)}) for key in fitting}
+        tells = [key for key in fitting if counts[key] > len({*kinds})] or fitting
+        best = max(tells, key=lambda key: (key.endswith(".name"), counts[key], -sizes[key]))
+        kept.append(best)
+        room -= sizes[best]
+        numbers: dict[tuple[int, str], int] = {}
+        kinds = [numbers.setdefault(kind, len(numbers)) for kind in zip(kinds, cells[best], strict=True)]
+    return len({*kinds}), {key: name for key, name in names.items() if key in kept}
 
 
-def _as_table(heads: list[str], rows: list[list[str]]) -> Table:
+def _width(column: tuple[str, list[str]]) -> int:
+    head, cells = column
+    return max(map(cell_len, [head, *cells]))
+
+
+def _as_table(columns: Columns) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, head in enumerate(heads):
-        right = all(re.fullmatch(r"[-\d.,e±s h min]*", row[place]) for row in rows)
-        table.add_column(Text(head), justify="right" if right else "left", overflow="fold", no_wrap=place > 0)
-    for row in rows:
+    for head, cells in columns:
+        right = all(re.fullmatch(r"[-\d.,e±s h min]*", cell) for cell in cells)
+        named = head in (_RUN, _FIRST_RUN)
+        table.add_column(Text(head), justify="right" if right and not named else "left", overflow="fold", no_wrap=not named)
+    for row in _rows(columns):
         table.add_row(*map(Text, row))  # values may hold square brackets, which rich would take for markup
     return table
 
 
-def _rows(comparison: Comparison, folder: Path, most: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """A table of single runs: heads and rows, with at most so many scores."""
-    scores = comparison.scores[:most]
-    seeds = len({one.settings.get("seed") for one in comparison.runs}) > 1
-    heads = ["run", *comparison.keys.values(), *(["seed"] if seeds else []), "state", *scores, "time", "trained"]
-    rows = [
-        [
-            _name(one, folder),
-            *(value_text(one.settings.get(key)) for key in comparison.keys),
-            *([value_text(one.settings.get("seed"))] if seeds else []),
-            one.state,
-            *(number(one.scores.get(score)) for score in scores),
-            duration(one.seconds),
-            _NOTHING if one.parameters is None else f"{one.parameters:,}",
-        ]
-        for one in comparison.runs
-    ]
-    return heads, rows
+def _rows(columns: Columns) -> list[list[str]]:
+    return [[*row] for row in zip(*(cells for _, cells in columns), strict=True)]
 
 
-def _group_rows(comparison: Comparison, most: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """A table of groups: heads and rows, with at most so many scores."""
-    scores = comparison.scores[:most]
-    heads = [*comparison.keys.values(), "runs", *scores, "time"]
-    rows = [
-        [
-            *(value_text(group.values[key]) for key in comparison.keys),
-            _how_many(group),
-            *(with_deviation(group, score) for score in scores),
-            duration(_mean([one.seconds for one in group.runs if one.state == FINISHED])),
-        ]
-        for group in comparison.groups
+def _of_runs(comparison: Comparison, folder: Path, extent: Extent = _ALL) -> Columns:
+    """A table of single runs."""
+    runs, (scores, facts) = comparison.runs, extent
+    seeds = len({one.settings.get("seed") for one in runs}) > 1
+    return [
+        (_RUN, [_name(one, folder) for one in runs]),
+        *((short, [_setting(one, key) for one in runs]) for key, short in comparison.keys.items()),
+        *([("seed", [value_text(one.settings.get("seed")) for one in runs])] if seeds else []),
+        ("state", [one.state for one in runs]),
+        *((score, [number(one.scores.get(score)) for one in runs]) for score in comparison.scores[:scores]),
+        *[
+            ("time", [duration(one.seconds) for one in runs]),
+            ("trained", [_NOTHING if one.parameters is None else f"{one.parameters:,}" for one in runs]),
+        ][:facts],
     ]
-    return heads, rows
+
+
+def _of_groups(comparison: Comparison, folder: Path, extent: Extent = _ALL) -> Columns:
+    """A table of groups; where the settings in it do not tell them apart, each goes by the first of its runs."""
+    groups, (scores, facts) = comparison.groups, extent
+    columns = [(short, [_setting(group.runs[0], key) for group in groups]) for key, short in comparison.keys.items()]
+    if len({*map(tuple, _rows(columns))}) < len(groups) > 1:
+        columns.insert(0, (_FIRST_RUN, [_name(group.runs[0], folder) for group in groups]))
+    return [
+        *columns,
+        ("runs", [_how_many(group) for group in groups]),
+        *((score, [with_deviation(group, score) for group in groups]) for score in comparison.scores[:scores]),
+        *[("time", [duration(_mean([one.seconds for one in group.runs if one.state == FINISHED])) for group in groups])][:facts],
+    ]
 
 
 def _how_many(group: Group) -> str:
@@ -146,6 +173,11 @@ def _how_many(group: Group) -> str:
 
 def _name(one: Run, folder: Path) -> str:
     return one.folder.name if one.folder == folder else str(one.folder.relative_to(folder))
+
+
+def _setting(one: Run, key: str) -> str:
+    """As the command line would spell it; a dash where the run has no such setting."""
+    return value_text(one.settings[key]) if key in one.settings else _NOTHING
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -206,12 +238,12 @@ def _csv_value(value: Any) -> Any:
 
 def write_markdown(comparison: Comparison, folder: Path, file: Path) -> None:
     """The tables with all scores, for a README or an issue."""
-    tables = [_group_rows(comparison)] if comparison.seeds else []
-    write_text(file, "\n".join(_markdown(*table) for table in [*tables, _rows(comparison, folder)]))
+    tables = [_of_groups(comparison, folder)] if comparison.seeds else []
+    write_text(file, "\n".join(map(_markdown, [*tables, _of_runs(comparison, folder)])))
 
 
-def _markdown(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
+def _markdown(columns: Columns) -> str:
+    lines = [[head for head, _ in columns], ["---"] * len(columns), *_rows(columns)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
@@ -229,6 +261,9 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
     """
     score = score or next(iter(comparison.scores), None)
     drawn = [group for group in comparison.groups if score in group.means]
+    varying = {key: name for key, name in comparison.keys.items() if len({_setting(group.runs[0], key) for group in drawn}) > 1}
+    _, keys = _telling([group.runs[0] for group in drawn], varying, _DRAWN)
+    several = len(drawn) > 1 or any(group.deviations for group in drawn)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("runs.html").read_text(encoding="utf-8"))
     states = [one.state for one in comparison.runs]
@@ -239,22 +274,31 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
         failed=states.count(FAILED),
         stopped=states.count(STOPPED),
         score=score,
-        varying=", ".join(comparison.keys.values()),
-        best=_best(drawn, score, comparison),
-        picture=_picture(comparison, drawn, score) if score and sum(len(group.runs) for group in drawn) > 1 else None,
-        groups=_group_rows(comparison) if comparison.seeds else None,
-        runs=_rows(comparison, folder),
+        varying=", ".join(keys.values()),
+        left_out=amount(len(varying) - len(keys), "setting") if len(varying) > len(keys) else "",
+        best=_best(drawn, score, keys, folder),
+        compared=len(drawn) > 1,
+        picture=_picture(drawn, score, keys) if several and score else None,
+        bars=_are_few(drawn, keys) and any(group.deviations for group in drawn),
+        groups=_table(_of_groups(comparison, folder)) if comparison.seeds else None,
+        runs=_table(_of_runs(comparison, folder)),
         errors=[(_name(one, folder), one.state, one.error) for one in comparison.runs if one.error],
     )
     write_text(file, page)
 
 
-def _best(drawn: Sequence[Group], score: str | None, comparison: Comparison) -> tuple[str, str] | None:
-    """The best group's score and what it has that others have not."""
+def _table(columns: Columns) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows."""
+    return [head for head, _ in columns], _rows(columns)
+
+
+def _best(drawn: Sequence[Group], score: str | None, keys: Mapping[str, str], folder: Path) -> tuple[str, str] | None:
+    """The best group's score and what it has that others have not; of the only one, its first run."""
     if not drawn or score is None:
         return None
     best = (min if less_is_better(score) else max)(drawn, key=lambda group: group.means[score])
-    return with_deviation(best, score), ", ".join(f"{short} = {value_text(best.values[key])}" for key, short in comparison.keys.items())
+    has = ", ".join(f"{short} = {_setting(best.runs[0], key)}" for key, short in keys.items())
+    return with_deviation(best, score), f"with {has}" if has else f"in {_name(best.runs[0], folder)}" if len(best.runs) == 1 else ""
 
 
 # matplotlib knows no CSS variables, so it draws in colours that nothing else has; these then become the page's own.
@@ -262,57 +306,61 @@ _INKS = {"#0000a1": "var(--accent)", "#0000a2": "var(--muted)", "#0000a4": "var(
 _ACCENT, _MUTED, _INK, _CARD = _INKS
 #: Of the second thing that varies: as many as can be told apart.
 _COLOURS = ("#3b6fd4", "#d9822b", "#2f9e6e", "#b5489b", "#8a7a3b", "#5bb0c9")
-#: More bars than this are no picture any more.
-_MOST_BARS = 36
+#: More lines of dots than this are no picture any more.
+_MOST_LINES = 36
+#: Characters of the settings that a picture is about.
+_DRAWN = 96
 
 
-def _picture(comparison: Comparison, drawn: Sequence[Group], score: str) -> Markup:
-    """Bars with error bars where one or two things vary (dots for a loss), parallel coordinates where more do."""
-    few = len(comparison.keys) <= 2 and len(drawn) <= _MOST_BARS
-    return (_bars if few else _parallel)(comparison, drawn, score)
+def _picture(drawn: Sequence[Group], score: str, keys: Mapping[str, str]) -> Markup:
+    """Dots with error bars where one or two things vary, parallel coordinates where more do."""
+    return (_dots if _are_few(drawn, keys) else _parallel)(drawn, score, keys)
 
 
-def _bars(comparison: Comparison, drawn: Sequence[Group], score: str) -> Markup:
-    keys = list(comparison.keys)
-    second = keys[1] if len(keys) > 1 else None
-    kinds = list(dict.fromkeys(value_text(group.values[second]) for group in drawn)) if second else [""]
-    ordered = sorted(drawn, key=lambda group: _order(group.values[keys[0]])) if keys else [*drawn]
+def _are_few(drawn: Sequence[Group], keys: Mapping[str, str]) -> bool:
+    """Whether a line for each group says what varies."""
+    return len(keys) <= 2 and len(drawn) <= _MOST_LINES
 
-    dots = less_is_better(score)  # losses are far from 0 and near each other: bars of 5.562 and 5.565 would be one
+
+def _dots(drawn: Sequence[Group], score: str, keys: Mapping[str, str]) -> Markup:
+    """A line per group: its mean, its deviation and its runs, over the range that the scores take, for bars from 0 would look equal."""
+    first, second = [*keys, None, None][:2]
+    kinds = list(dict.fromkeys(_setting(group.runs[0], second) for group in drawn)) if second else [""]
+    ordered = sorted(drawn, key=lambda group: _order(group.values[first])) if first else [*drawn]
 
     def draw(axes: Any) -> None:
         place, ticks, labels, before = 0.0, [], [], None
         for group in ordered:
-            first = value_text(group.values[keys[0]]) if keys else "all"
-            place += 0.0 if before is None else (1.0 if first == before else 1.5)
-            before = first
-            kind = kinds.index(value_text(group.values[second])) if second else 0
-            mean = group.means[score]
+            value = _setting(group.runs[0], first) if first else "all"
+            place += 0.0 if before is None else (1.0 if value == before else 1.5)
+            before = value
+            kind = kinds.index(_setting(group.runs[0], second)) if second else 0
             colour = _COLOURS[kind % len(_COLOURS)] if second else _ACCENT
-            if dots:
-                axes.plot([mean], [place], "o", markersize=9, color=colour)
-            else:
-                axes.barh(place, mean, height=0.8, color=colour)
+            mean = group.means[score]
             values = [one.scores[score] for one in group.runs if one.state == FINISHED and score in one.scores]
             if len(values) > 1:
-                axes.errorbar(mean, place, xerr=group.deviations[score], color=_INK, capsize=4, linewidth=1.5)
-                axes.scatter(values, [place] * len(values), s=12, color=_INK, alpha=0.5, zorder=3)
-            right = max([mean + group.deviations.get(score, 0.0), *values]) if mean >= 0 or dots else 0.0
-            axes.annotate(with_deviation(group, score), (right, place), (6, 0), textcoords="offset points", va="center", color=_INK)
+                axes.errorbar(mean, place, xerr=group.deviations[score], color=colour, capsize=4, linewidth=1.5)
+                axes.scatter(values, [place] * len(values), s=14, color=_INK, alpha=0.5, zorder=3)
+            axes.scatter([mean], [place], s=70, color=colour, zorder=2)
+            right = max([mean + group.deviations.get(score, 0.0), *values])
+            axes.annotate(with_deviation(group, score), (right, place), (10, 0), textcoords="offset points", va="center", color=_INK)
             ticks.append(place)
-            labels.append(", ".join(map(_cut, [first, kinds[kind]] if second else [first])))
+            labels.append(", ".join(map(_cut, [value, kinds[kind]] if second else [value])))
         axes.set_yticks(ticks, labels)
-        axes.invert_yaxis()
+        axes.set_ylim(place + 0.7, -0.7)
         axes.margins(x=0.25)
-        axes.set_xlabel(f"{score} (the axis does not begin at 0)" if dots else score)
-        axes.set_ylabel(", ".join(comparison.keys.values()), color=_INK)
+        axes.ticklabel_format(axis="x", useOffset=False)
+        axes.grid(axis="x", color=_MUTED, alpha=0.25, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(f"{score} (the axis does not begin at 0)")
+        axes.set_ylabel(", ".join(keys.values()))
 
-    return _svg(draw, width=6.4, height=1.1 + 0.42 * len(ordered))
+    return _svg(draw, width=9, height=1.1 + 0.42 * len(ordered))
 
 
-def _parallel(comparison: Comparison, drawn: Sequence[Group], score: str) -> Markup:
+def _parallel(drawn: Sequence[Group], score: str, keys: Mapping[str, str]) -> Markup:
     """A line per group over an axis per setting, and the score at the right; the better, the stronger."""
-    columns = [([group.values[key] for group in drawn], short) for key, short in comparison.keys.items()]
+    columns = [([group.runs[0].settings.get(key, _NOTHING) for group in drawn], short) for key, short in keys.items()]
     columns.append(([group.means[score] for group in drawn], score))
     axes_of = [_axis(values) for values, _ in columns]
     means = [group.means[score] for group in drawn]
@@ -325,7 +373,7 @@ def _parallel(comparison: Comparison, drawn: Sequence[Group], score: str) -> Mar
             alpha = 0.15 + 0.6 * strength / max(1, len(rank) - 1)
             axes.plot(range(len(columns)), heights, color=_ACCENT, alpha=1.0 if best else alpha, linewidth=3 if best else 1.3)
         for place, ((_, name), (_, ticks)) in enumerate(zip(columns, axes_of, strict=True)):
-            axes.axvline(place, color=_MUTED, linewidth=1)
+            axes.axvline(place, ymax=0.92, color=_MUTED, linewidth=1)  # below its name
             for height, label in ticks:
                 box = {"facecolor": _CARD, "edgecolor": "none", "alpha": 0.8, "pad": 1}
                 axes.annotate(label, (place, height), (4, 3), textcoords="offset points", color=_INK, fontsize=9, bbox=box)
@@ -375,6 +423,7 @@ def _svg(draw: Callable[[Any], None], *, width: float, height: float) -> Markup:
         draw(axes)
         axes.tick_params(colors=_INK, length=0)
         axes.xaxis.label.set_color(_INK)
+        axes.yaxis.label.set_color(_INK)
         for side in axes.spines.values():
             side.set_visible(False)
         buffer = io.StringIO()

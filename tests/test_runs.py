@@ -172,6 +172,18 @@ def test_short_names_stay_apart() -> None:
     assert compare(runs).keys == {"model.lora.rank": "lora.rank", "runner.lr.lora": "lr.lora", "runner.rank": "runner.rank"}
 
 
+def test_short_names_are_those_of_no_other_setting() -> None:
+    """Also of one that does not differ. A choice has its group's name, ahead of values that end so."""
+    same = {"model.lora.rank": 4, "model.projector.name": "mlp", "dataset.sampler.hops": 2, "task.name": "a"}
+    differing = ("runner.lr.lora", "runner.lr.projector", "runner.lr.other", "model.tower.hops", "model.tower.name", "runner.max_steps")
+    runs = [Run(folder=Path("a"), settings=same | dict.fromkeys(differing, value), state=FINISHED, scores={}) for value in "xy"]
+    assert [*compare(runs).keys.values()] == ["lr.lora", "lr.projector", "lr.other", "tower.hops", "tower", "max_steps"]
+    projectors = [Run(folder=Path("a"), settings=runs[0].settings | {"model.projector.name": x}, state=FINISHED, scores={}) for x in "xy"]
+    assert compare(projectors).keys == {"model.projector.name": "projector"}
+    split = [Run(folder=Path("a"), settings={"split": x, "dataset.split.name": x}, state=FINISHED, scores={}) for x in "xy"]
+    assert compare(split).keys == {"split": "split", "dataset.split.name": "dataset.split"}
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from(["x", "y"]), st.integers(0, 3), st.floats(-5, 5)), min_size=1, max_size=12
@@ -258,6 +270,39 @@ def test_a_narrow_terminal_gives_up_scores_before_the_last_setting_and_folds_nam
     assert heads.split()[:3] == ["lr.lora", "task", "runs"]
 
 
+def test_runs_of_all_kinds_in_a_narrow_terminal(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is always there, and so is what tells the runs apart, rather than more scores or what is merely short."""
+    scores = {"accuracy": 0.5, "macro_f1": 0.4, "top3": 0.9}
+    for place, (tower, rank) in enumerate((("sgc", 4), ("graph_transformer", 4), ("graph_transformer", 8))):
+        model = {"tower": {"name": tower}, "lora": {"rank": rank, "alpha": 16}}
+        write(f"a_rather_long_name/2026-01-01_00-00-0{place}", scores=scores, model=model, stage1="a/" * 40)
+    write("short/0", seed=1, scores=scores, model={"tower": {"name": "sgc"}}, stage1="b/" * 40)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, printed = command(capsys, str(tmp_path))
+    lines = printed.splitlines()
+    assert code == 0 and all(len(line) <= 80 for line in lines[:-1])
+    assert lines[0].split() == ["run", "rank", "tower", "seed", "state", "accuracy"]
+    shown = [line.split() for line in lines[1:8]]
+    assert [words[0] + more[0] for words, more in zip(shown[:6:2], shown[1:6:2], strict=True)] == [
+        f"a_rather_long_name/2026-01-01_00-00-0{place}" for place in range(3)
+    ]
+    assert [words[1:3] for words in shown[::2]] == [["4", "sgc"], ["4", "graph_transformer"], ["8", "graph_transformer"], ["-", "sgc"]]
+    assert lines[-1] == "They also differ in model.lora.alpha, stage1: see --csv, --markdown or --html."
+
+
+def test_groups_that_the_shown_settings_do_not_tell_apart_go_by_their_first_run(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, seed in ((0, 0), (0, 1), (1, 0)):
+        write(f"{place}-{seed}", seed=seed, stage1=f"{'very/' * 20}long/{place}")
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command(capsys, str(tmp_path))[1].splitlines()
+    assert lines[4].split()[:3] == ["first", "run", "runs"]
+    assert [line.split()[:2] for line in lines[5:7]] == [["0-0", "2"], ["1-0", "1"]]
+
+
 def test_files(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     files = [f"--csv={out}/a.csv", f"--markdown={out}/a.md", f"--html={out}/a.html"]
@@ -307,14 +352,14 @@ def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, t
     write_page(comparison, tmp_path, tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text()
     assert page.count("<svg") == (count > 1)  # a single run varies in nothing
-    assert "Best val/loss: <b>1</b>" in page
+    assert f'"best">{"Best " if count > 1 else ""}val/loss: <b>1</b>' in page  # nor is it the best of any
     if count == 8:
         assert all(f">{name}<" in page for name in ("lr.lora", "projector", "stage1", "val/loss"))
         assert ">0.001<" in page
 
 
-def test_losses_are_dots_on_an_axis_of_their_own(write: Write, tmp_path: Path) -> None:
-    """Bars from 0 of 5.562 and 5.565 would look the same."""
+def test_scores_are_dots_on_an_axis_of_their_own(write: Write, tmp_path: Path) -> None:
+    """Bars from 0 of 5.562 and 5.565 would look the same, and so would those of some accuracies."""
     from graphgpt.runs_page import write_page
 
     for i in range(2):
@@ -324,8 +369,8 @@ def test_losses_are_dots_on_an_axis_of_their_own(write: Write, tmp_path: Path) -
     for score in ("val/loss", "accuracy"):
         write_page(comparison, tmp_path, tmp_path / "a.html", score=score)
         pages[score] = (tmp_path / "a.html").read_text()
-    assert "val/loss (the axis does not begin at 0)" in pages["val/loss"] and ">5.562<" in pages["val/loss"]
-    assert ">accuracy<" in pages["accuracy"] and "does not begin" not in pages["accuracy"]
+    assert all(f"{score} (the axis does not begin at 0)" in page for score, page in pages.items())
+    assert ">5.562<" in pages["val/loss"]
     assert all(">projector<" in page for page in pages.values())
 
 
