@@ -150,7 +150,7 @@ def check_plugins(experiment: Mapping[str, Any], where: object) -> None:
     """
     load_plugins()
     modules = experiment.get("plugins") or []
-    wanted = [module for module in modules if module not in _named] if isinstance(modules, list) else [modules]
+    wanted = [one for one in modules if not (isinstance(one, str) and one in _named)] if isinstance(modules, list) else [modules]
     if wanted:
         names = ",".join(map(str, wanted))
         raise GraphGPTError(

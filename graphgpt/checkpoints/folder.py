@@ -104,8 +104,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if (written := read_record(file, Versioned, "a manifest")["format"]) > FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {written}; this version reads up to {FORMAT}: update graphgpt.")
     manifest = read_record(file, Manifest, "a manifest")
-    if manifest["llm"] and "llm" not in manifest["model"]:
-        raise CheckpointError(f"{file} cannot be read as a manifest: it has no 'model.llm', though it has an 'llm'.")
+    if manifest["llm"] and (gone := [part for part in ("llm", "projector", "lora") if part not in manifest["model"]]):
+        raise CheckpointError(f"{file} cannot be read as a manifest: it has no 'model.{gone[0]}', though it has an 'llm'.")
     return dict(manifest)
 
 

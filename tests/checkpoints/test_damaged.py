@@ -51,6 +51,7 @@ def test_a_record_with_one_thing_wrong(trained: Trained, tmp_path: Path, name: s
         (("task",), "gone", "it has no 'task'."),
         (("format",), "text", "'format' is 'x': input should be a valid integer."),
         (("model", "llm"), "gone", "it has no 'model.llm', though it has an 'llm'."),
+        (("model", "lora"), "gone", "it has no 'model.lora', though it has an 'llm'."),
         (("model", "tower"), "null", "'model.tower' is None: input should be a valid dictionary."),
         (("created",), "deep", "it is nested deeper than 64 levels."),
     ],
@@ -108,6 +109,13 @@ def test_a_config_with_one_thing_wrong(trained: Trained, tmp_path: Path) -> None
         # No pyyaml aliases; its dumper is as deep as ours.
         run = rewritten(trained, tmp_path, "config.yaml", json.dumps(edited(whole, place, new)).encode())
         trained.survives(run, (place, kind))
+
+
+def test_modules_that_are_no_names(trained: Trained, tmp_path: Path) -> None:
+    whole = yaml.safe_load((trained.checkpoint / "config.yaml").read_text())
+    for plugins in ([[]], [{"x": 1}], [None], {"x": 1}, "evil", 3):
+        run = rewritten(trained, tmp_path, "config.yaml", json.dumps(whole | {"plugins": plugins}).encode())
+        assert trained.survives(run, plugins)
 
 
 @pytest.mark.parametrize(
