@@ -99,7 +99,7 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
 
     problems: list[str] = []
     values: dict[str, list[str]] = {}
-    spelled: dict[str, str | None] = {}
+    spelled: dict[str, dict[str, str]] = {}
     swept: list[str] = []
     with _hydra() as loader:
         arguments = _readable(config_name, arguments, problems)
@@ -119,7 +119,7 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
             else:
                 element = override.get_key_element()
                 values.pop(element.lstrip("+~"), None)  # the last one counts, in its place
-                spelled[element.lstrip("+~")] = respelled(override.value(), argument.partition("=")[2])
+                spelled[element.lstrip("+~")] = _respelled(override)
                 values[element.lstrip("+~")] = [addable(argument)] if found is None else [addable(f"{element}={value}") for value in found]
                 swept.extend([argument] if found is not None else [])
 
@@ -143,7 +143,7 @@ def read_command_line(cls: type[C], config_name: str, arguments: Sequence[str]) 
         try:
             config = read_composed(cls, _without_hydra(composed), chosen, notes)
             problems += _name_problems(config.name)
-            problems += _numbers_as_texts(config, {**_spelled_in_files(composed), **spelled})
+            problems += _misread_numbers(config, {**_spelled_in_files(composed), **spelled})
             configs.append(config)
         except ConfigError as more:
             problems += more.problems
@@ -169,16 +169,30 @@ def _own_files(run: DictConfig) -> list[tuple[str, Path]]:
     return [(group, path) for group, option in choices if (path := own_file(group, option)) is not None]
 
 
-def _spelled_in_files(run: DictConfig) -> dict[str, str | None]:
+def _spelled_in_files(run: DictConfig) -> dict[str, dict[str, str]]:
     return {key: typed for group, path in _own_files(run) for key, typed in keys_of(group, path).items()}
 
 
-def _numbers_as_texts(config: Any, spelled: Mapping[str, str | None]) -> Iterator[str]:
-    """A sentence for every text that was typed like a number and read as one, such as a name ``1_000``, which became ``1000``."""
+def _respelled(override: "Override") -> dict[str, str]:
+    """What an argument holds that looks like a number and that we spell otherwise."""
+    typed = (override.input_line or "").partition("=")[2].strip()
+    value = getattr(override.value(), "list", override.value())  # of a sweep, its choices
+    return respelled(value, re.sub(r"^\w*[\[(]|[\])]$", "", typed).split(",") if isinstance(value, list) else [typed])
+
+
+def _misread_numbers(config: Any, spelled: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A sentence for every text that became another when it was read as a number (a name ``1_000``), and for what only YAML reads so."""
     for leaf in leaves(config):
-        if isinstance(leaf.value, str) and (typed := spelled.get(leaf.key)):
-            literal = f"{leaf.key}={_in_shell(repr(typed))}"
-            yield f"{leaf.key}: {typed} is read as the number {leaf.value}; put quotes around the text, {literal}."
+        several = isinstance(leaf.value, list | tuple)
+        for value in leaf.value if several else [leaf.value]:
+            if (typed := spelled.get(leaf.key, {}).get(str(value))) is None:
+                continue
+            if isinstance(value, str):
+                literal = f"['{typed}', ...]" if several else f"'{typed}'"
+                yield f"{leaf.key}: {typed} is read as the number {value}; put quotes around it, {leaf.key}={_in_shell(literal)}."
+            elif typed.lstrip("+-")[:1].isdigit() and (":" in typed or re.match(r"[+-]?0\d", typed)):
+                counted = "sixties" if ":" in typed else "eights"
+                yield f"{leaf.key}: {typed} is {value} in YAML, which counts {counted} there; write {value}."
 
 
 def compose_unchecked(config_name: str, arguments: Sequence[str]) -> DictConfig:

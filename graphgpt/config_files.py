@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,30 +97,41 @@ def own_file(group: str, option: str) -> Path | None:
     return next((file for folder in own_folders() if (file := folder / group / f"{option}.yaml").is_file()), None)
 
 
-def keys_of(group: str, path: Path) -> dict[str, str | None]:
-    """The dotted keys that a file of a group sets, those of whole nodes too.
+def keys_of(group: str, path: Path) -> dict[str, dict[str, str]]:
+    """The dotted keys that a file of a group sets, those of whole nodes too, each with the numbers there that we spell otherwise.
 
     Returns:
-        With each, what is written there, where that is a number which we spell otherwise (see ``respelled``).
+        By key, and by our spelling, as :func:`respelled` gives it, the file's.
     """
     place = PACKAGES.get(group.partition("/")[0], group.replace("/", "."))
     text, content = read_config_file(path)
     waiting: list[tuple[str, Any, Any]] = [
         ("" if place == "_global_" else place, OmegaConf.to_container(content), yaml.compose(text, yaml.SafeLoader))
     ]
-    found: dict[str, str | None] = {}
+    found: dict[str, dict[str, str]] = {}
     while waiting:
         key, value, node = waiting.pop()
-        found[key] = respelled(value, node.value) if isinstance(node, yaml.ScalarNode) else None
+        written = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        found[key] = respelled(value, [getattr(one, "value", "") for one in written])
         if isinstance(value, dict):
             nodes = {name.value: below for name, below in node.value} if isinstance(node, yaml.MappingNode) else {}
             waiting += [(f"{key}.{name}".lstrip("."), below, nodes.get(str(name))) for name, below in value.items()]
     return found
 
 
-def respelled(value: Any, typed: str) -> str | None:
-    """What was typed, where it was read as a number that we spell otherwise, such as ``1_000``: were it meant as a text, that was lost."""
-    return typed if isinstance(value, int | float) and not isinstance(value, bool) and str(value) != typed.strip() else None
+def respelled(read: Any, typed: Sequence[Any]) -> dict[str, str]:
+    """What was typed and read as a number that we spell otherwise, such as ``1_000``: were it meant as a text, that would be another.
+
+    Args:
+        read: A value, or a list of values.
+        typed: What stands there for each.
+
+    Returns:
+        What was typed, by our spelling.
+    """
+    pairs = zip(read if isinstance(read, list) else [read], typed, strict=False)
+    numbers = [(str(value), str(text).strip()) for value, text in pairs if isinstance(value, int | float) and not isinstance(value, bool)]
+    return {ours: theirs for ours, theirs in numbers if ours != theirs and re.fullmatch(r"[-+.:\w]+", theirs)}
 
 
 def is_own(path: Path) -> bool:

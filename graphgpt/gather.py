@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphgpt.assembly import build_task
-from graphgpt.checkpoints.folder import read_experiment
+from graphgpt.checkpoints.folder import read_settings
 from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
 from graphgpt.errors import GraphGPTError
 from graphgpt.files import atomic_folder
@@ -79,7 +79,7 @@ def _read_config(folder: Path) -> EvaluationConfig:
     found = sorted(folder.glob("config.yaml")) or sorted(folder.glob("*/config.yaml"))
     if not found:
         raise GraphGPTError(f"{folder} is no run folder of an evaluation: it has no config.yaml.")
-    data = read_experiment(found[0])
+    data = read_settings(found[0])
     check_plugins(data, folder)
     if "shard" not in data:
         raise GraphGPTError(f"{folder} is no run folder of an evaluation: its config.yaml has no 'shard'.")

@@ -17,7 +17,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import TypedDict
 
-from graphgpt.checkpoints.folder import read_experiment
+from graphgpt.checkpoints.folder import read_settings
 from graphgpt.command_line import (
     AUTO,
     CommandLine,
@@ -294,7 +294,7 @@ def _is_done(folder: Path, config: Any) -> bool:
     file = folder / "config.yaml"
     if not file.is_file():
         return False
-    if different := changes(read_experiment(file), plain_settings(config)):
+    if different := changes(read_settings(file), plain_settings(config)):
         key, old, new = different[0]
         raise OtherRun(f"{folder} holds a run with {key}={old}, not {new}; choose another folder for this sweep (hydra.sweep.dir).")
     return run_state(folder) == FINISHED

@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from graphgpt.checkpoints.card import read_scores
-from graphgpt.checkpoints.folder import MANIFEST, read_experiment, read_history
+from graphgpt.checkpoints.folder import MANIFEST, read_history, read_settings
 from graphgpt.errors import GraphGPTError, nearest
 from graphgpt.records import read_lines, read_record
 from graphgpt.schema import flat
@@ -177,7 +177,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         GraphGPTError: a file in it cannot be read.
     """
-    settings = flat(read_experiment(folder / "config.yaml"))
+    settings = flat(read_settings(folder / "config.yaml"))
     facts = _training_facts(folder) if "runner.name" in settings else _evaluation_facts(folder)
     return Run(folder=folder, settings=settings, state=run_state(folder), error=_why(folder), **facts)
 
@@ -233,7 +233,7 @@ def objective(folder: Path) -> float | None:
         return _number(result["rows"][0]["metrics"].get(result["main_metric"]))
     if not (folder / "config.yaml").is_file():
         return None
-    monitor = flat(read_experiment(folder / "config.yaml")).get("runner.checkpoint.monitor")
+    monitor = flat(read_settings(folder / "config.yaml")).get("runner.checkpoint.monitor")
     last = last_values(read_metrics(folder))
     return next((last[name] for name in (monitor, "val/loss", "train/loss") if name in last), None)
 

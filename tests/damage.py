@@ -96,7 +96,17 @@ def deep(levels: int) -> Any:
 
 
 GONE = object()
-EDITS = {"gone": GONE, "null": None, "text": "x", "number": 10**30, "bool": True, "list": [1], "mapping": {"x": 1}, "deep": deep(90)}
+EDITS = {
+    "gone": GONE,
+    "null": None,
+    "text": "x",
+    "number": 10**30,
+    "bool": True,
+    "list": [1],
+    "mapping": {"x": 1},
+    "empty": {},
+    "deep": deep(90),
+}
 
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:

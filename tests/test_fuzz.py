@@ -38,6 +38,7 @@ from graphgpt.files import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.inspection import check
 from graphgpt.graphs.subgraph import sample_subgraph
+from graphgpt.outermost import refused_by_the_system
 from graphgpt.schema import SPLITS, flat
 
 MINUTES = float(os.environ.get("GRAPHGPT_FUZZ_MINUTES", "0"))
@@ -48,8 +49,8 @@ SCRAPS = [
     *"é引😀\"',;{}[]()~\\=:#&*%@|-/<>!$?^`½٣",
     *(": ", " #", "# ", "&a ", "*a", "- ", "---\n", "<<: ", "${x}", "${oc.env:HOME}", "!!python/object:os.system ", "[/bold]", "%s {0}"),
     *("null", "None", "none", "nan", "NaN", "inf", "-inf", "N/A", "true", "True", "yes", "on", "off", "2026-01-01"),
-    *("-1", "-0", "007", "1.", ".5", "1.0", "1e3", "1e999", "0x10", "0o17", "1_000", "1:30", "<graph>", "..", "../x", "~/x"),
-    *("a" * 300, "9" * 40, "é" * 90, "choice(1,2)", "range(0,3)", "a,b", "[a, b]", "{a: 1}", "'a'", '"a"'),
+    *("-1", "-0", "007", "010", "1.", ".5", "1.0", "1e3", "1e999", "0x10", "0o17", "1_000", "1:30", "<graph>", "..", "../x", "~/x"),
+    *("a" * 300, "9" * 40, "é" * 90, "f(1,2)", "a,b", "[a, b]", "{a: 1}", "'a'", '"a"'),
 ]
 #: What may stand in place of a value.
 VALUES: list[Any] = [
@@ -147,6 +148,9 @@ class Kind:
         except GraphGPTError as error:
             check_sentence(str(error))
             return False
+        except OSError as error:
+            check_sentence(refused_by_the_system(error) or "")
+            return False
         return True
 
     def read(self, chance: random.Random) -> None:
@@ -219,7 +223,7 @@ def attribute(config: Any, key: str) -> Any:
     """The value of a key such as ``runner.max_steps``; ``GONE`` where it is a choice, or none."""
     for part in key.split("."):
         config = config.get(part, GONE) if isinstance(config, dict) else getattr(config, part, GONE)
-    return config if isinstance(config, str | int | float | None) else GONE
+    return GONE if isinstance(config, dict) or hasattr(config, "__dataclass_fields__") else config
 
 
 #: Words for what is no text.
@@ -235,9 +239,14 @@ def taken_for(typed: str, value: Any) -> bool:
     typed = typed.strip()
     if value is None or isinstance(value, bool):
         return typed.lower() in WORDS[value]
+    if isinstance(value, list | tuple):
+        parts = typed.strip("[] ").split(",") if typed.strip("[] ") else []
+        if len(parts) == len(value) and not re.search(r"""['"\\[{(]""", typed[1:]):
+            return all(taken_for(part, one) for part, one in zip(parts, value, strict=True))
+        return True
     if isinstance(value, int | float):
         try:
-            return float(typed.replace("_", "")) == value
+            return (int(typed, 0) if "0x" in typed or "0b" in typed else float(typed)) == value
         except ValueError:
             return False
     # Quotes, brackets, functions and references are what they are for.
@@ -252,6 +261,7 @@ SETTINGS = {
     "seed": "3",
     "dataset.domain": "citation",
     "dataset.node": "paper",
+    "dataset.classes": "[A, B]",
     "dataset.sampler.fanout": "4",
     "dataset.split.seed": "4",
     "model.tower.layers": "2",
@@ -263,13 +273,36 @@ SETTINGS = {
 }
 
 
-def damaged_settings(chance: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+#: The same for an evaluation.
+OF_EVALUATIONS = {
+    "name": "abc",
+    "seed": "3",
+    "seeds": "2",
+    "split": "val",
+    "limit": "5",
+    "devices": "1",
+    "shard": "2/4",
+    "batch_size": "2",
+    "ablation": "[no_graph, zeroed]",
+    "baselines": "[majority]",
+    "leakage": "off",
+    "bootstrap": "10",
+    "generate": "true",
+    "dataset.domain": "citation",
+    "dataset.sampler.fanout": "3",
+    "task.wording": "1",
+    "threads": "1",
+    "accelerator": "cpu",
+}
+
+
+def damaged_settings(chance: random.Random, settings: dict[str, str] = SETTINGS) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Settings of which one or two are damaged, and those."""
-    found, changed = [*SETTINGS.items()], []
+    found, changed = [*settings.items()], []
     for _ in range(chance.choice((1, 1, 2))):
         place = chance.randrange(len(found))
         key, value = found[place]
-        other = chance.choice([*SETTINGS.items()])
+        other = chance.choice([*settings.items()])
         ways = [(damaged_text(chance, key), value), (other[0], value), (key, other[1]), (key, ""), (key + chance.choice(SCRAPS), value)]
         values = [(key, chance.choice(SCRAPS)), (key, damaged_text(chance, value)), (key, value + chance.choice(SCRAPS))]
         found[place] = chance.choice([*ways, *values * 3])
@@ -280,17 +313,19 @@ def damaged_settings(chance: random.Random) -> tuple[list[tuple[str, str]], list
 class CommandLines(Kind):
     """Settings as somebody types them."""
 
+    program, schema, settings = "train", ExperimentConfig, SETTINGS
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.words = [*csv_overrides(folder), "task=node_classification", "model/tower=gcn"]
 
     def read(self, chance: random.Random) -> None:
-        found, changed = damaged_settings(chance)
+        found, changed = damaged_settings(chance, self.settings)
         quotes = chance.random() < 0.3
         typed = [f"{key}={quoted(value) if quotes and (key, value) in changed else value}" for key, value in found]
         if chance.random() < 0.1:
             typed[chance.randrange(len(typed))] = chance.choice(["+", "++", "~", "-", "@", ""]) + chance.choice(typed)
-        config = check_command_line(ExperimentConfig, "train", [*self.words, *typed])
+        config: Any = check_command_line(self.schema, self.program, [*self.words, *typed])
         last = dict(found)
         for key, value in changed:
             read = attribute(config, key)
@@ -298,6 +333,17 @@ class CommandLines(Kind):
                 continue
             if read != value if quotes and isinstance(read, str) and not value.startswith("~") else not taken_for(value, read):
                 raise Wrong(f"{key}={value!r} was taken for {read!r}")
+
+
+class Evaluations(CommandLines):
+    """The same of an evaluation."""
+
+    examples = 20
+    program, schema, settings = "evaluate", EvaluationConfig, OF_EVALUATIONS
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.words = [f"checkpoint={Trained(folder).run}"]
 
 
 class OwnFiles(Kind):
@@ -511,7 +557,7 @@ def by_name(of: dict[str, Any], name: str) -> Any:
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {
-    kind.__name__: kind for kind in (Checkpoints, CommandLines, OwnFiles, Tables, GraphFolders, Conversations)
+    kind.__name__: kind for kind in (Checkpoints, CommandLines, Evaluations, OwnFiles, Tables, GraphFolders, Conversations)
 }
 
 
@@ -543,7 +589,7 @@ def test_for_as_long_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     began = said = time.monotonic()
     while time.monotonic() - began < 60 * MINUTES:
         for name, kind in kinds.items():
-            until = time.monotonic() + 2
+            until = time.monotonic() + 400 / kind.examples  # longer for those of which each takes long
             while time.monotonic() < until:
                 seed = random.SystemRandom().randrange(2**32)
                 try:

@@ -104,8 +104,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if (written := read_record(file, Versioned, "a manifest")["format"]) > FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {written}; this version reads up to {FORMAT}: update graphgpt.")
     manifest = read_record(file, Manifest, "a manifest")
-    if manifest["llm"] and (gone := [part for part in ("llm", "projector", "lora") if part not in manifest["model"]]):
-        raise CheckpointError(f"{file} cannot be read as a manifest: it has no 'model.{gone[0]}', though it has an 'llm'.")
+    # Of a model with a language model all of these are there, of another one none is but the first.
+    missing = [part for part in ("llm", "projector", "lora") if part not in manifest["model"]]
+    if manifest["llm"] and missing:
+        raise CheckpointError(f"{file} cannot be read as a manifest: it has no 'model.{missing[0]}', though it has an 'llm'.")
+    if not manifest["llm"] and "lora" not in missing:
+        raise CheckpointError(f"{file} cannot be read as a manifest: its 'llm' is empty, though it has a 'model.lora'.")
     return dict(manifest)
 
 
@@ -127,7 +131,16 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
 
 
 def read_experiment(file: Path) -> dict[str, Any]:
-    """A ``config.yaml`` as plain data.
+    """A training's ``config.yaml`` as plain data.
+
+    Raises:
+        CheckpointError: it cannot be read, or is something else.
+    """
+    return dict(read_record(file, Experiment, "the configuration of a training"))
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The ``config.yaml`` of any program as plain data.
 
     Raises:
         CheckpointError: it cannot be read, or is no mapping.

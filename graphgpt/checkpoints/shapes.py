@@ -26,13 +26,20 @@ class Part(TypedDict):
     dataset: NotRequired[Named | None]
 
 
+class RunnerSettings(Named):
+    """Of a training."""
+
+    max_steps: NotRequired[int]
+
+
 class Experiment(TypedDict):
     """``config.yaml``."""
 
     model: Named
     dataset: Named
     task: TaskSettings
-    runner: Named
+    runner: RunnerSettings
+    plugins: NotRequired[list[str] | None]
 
 
 class TowerSettings(Named):

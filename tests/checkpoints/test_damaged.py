@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from graphgpt import GraphAssistant
 from graphgpt.checkpoints.folder import load_checkpoint, read_manifest, verify_checkpoint
-from graphgpt.errors import CheckpointError, GraphGPTError
+from graphgpt.command_line import check_command_line
+from graphgpt.config import ExperimentConfig
+from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError
 from graphgpt.weights.exporting import export_weights
 
 
@@ -51,7 +53,9 @@ def test_a_record_with_one_thing_wrong(trained: Trained, tmp_path: Path, name: s
         (("task",), "gone", "it has no 'task'."),
         (("format",), "text", "'format' is 'x': input should be a valid integer."),
         (("model", "llm"), "gone", "it has no 'model.llm', though it has an 'llm'."),
+        (("model", "projector"), "gone", "it has no 'model.projector', though it has an 'llm'."),
         (("model", "lora"), "gone", "it has no 'model.lora', though it has an 'llm'."),
+        (("llm",), "empty", "its 'llm' is empty, though it has a 'model.lora'."),
         (("model", "tower"), "null", "'model.tower' is None: input should be a valid dictionary."),
         (("created",), "deep", "it is nested deeper than 64 levels."),
     ],
@@ -109,6 +113,23 @@ def test_a_config_with_one_thing_wrong(trained: Trained, tmp_path: Path) -> None
         # No pyyaml aliases; its dumper is as deep as ours.
         run = rewritten(trained, tmp_path, "config.yaml", json.dumps(edited(whole, place, new)).encode())
         trained.survives(run, (place, kind))
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "sentence"),
+    [
+        (("runner",), "list", "'runner' is [1]: input should be a valid dictionary."),
+        (("runner", "max_steps"), "null", "'runner.max_steps' is None: input should be a valid integer."),
+        (("plugins",), "mapping", "'plugins' is {'x': 1}: input should be a valid list."),
+        (("task",), "gone", "it has no 'task'."),
+    ],
+)
+def test_a_run_to_go_on_in(trained: Trained, tmp_path: Path, place: tuple[str, ...], kind: str, sentence: str) -> None:
+    whole = yaml.safe_load((trained.checkpoint / "config.yaml").read_text())
+    run = rewritten(trained, tmp_path, "config.yaml", json.dumps(edited(whole, place, EDITS[kind])).encode())
+    with pytest.raises(ConfigError) as caught:
+        check_command_line(ExperimentConfig, "train", [f"resume={run}"])
+    assert caught.value.problems == [f"resume: {run}/config.yaml cannot be read as the configuration of a training: {sentence}"]
 
 
 def test_modules_that_are_no_names(trained: Trained, tmp_path: Path) -> None:

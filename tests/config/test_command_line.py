@@ -80,8 +80,23 @@ def test_what_hydra_reads_is_left_as_it_is(argument: str) -> None:
 @pytest.mark.parametrize(("typed", "read"), [("1_000", "1000"), ("1e5", "100000.0"), ("2024_01", "202401"), ("-0", "0"), (".50", "0.5")])
 def test_a_text_that_would_become_another_is_asked_about(good: list[str], typed: str, read: str) -> None:
     (problem,) = problems([*good, f"name={typed}"])
-    assert problem == f"""name: {typed} is read as the number {read}; put quotes around the text, name="'{typed}'"."""
+    assert problem == f"""name: {typed} is read as the number {read}; put quotes around it, name="'{typed}'"."""
     assert check_command_line(ExperimentConfig, "train", [*good, f"name='{typed}'"]).name == typed
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("name=a,1_000", """name: 1_000 is read as the number 1000; put quotes around it, name="'1_000'"."""),
+        ("name=choice(1_000,2)", """name: 1_000 is read as the number 1000; put quotes around it, name="'1_000'"."""),
+        (
+            "dataset.classes=[1e5, B]",
+            """dataset.classes: 1e5 is read as the number 100000.0; put quotes around it, dataset.classes="['1e5', ...]".""",
+        ),
+    ],
+)
+def test_so_is_one_of_several(good: list[str], argument: str, sentence: str) -> None:
+    assert problems([*good, argument]) == [sentence]
 
 
 @pytest.mark.parametrize("typed", ["15", "1.5", "-3", "007", "0x10", "v1_000"])

@@ -85,13 +85,26 @@ def test_what_is_wrong_in_an_own_file_names_it(beside: Path, tmp_path: Path) -> 
 
 def test_a_text_that_would_become_another_is_asked_about(beside: Path, tmp_path: Path) -> None:
     (beside / "experiment" / "mine.yaml").write_text(
-        "name: 1_000\nseed: 1_0\ndataset: {domain: 1e3, node: '1e3'}\nrunner: {max_steps: 1_0}\n"
+        "name: 1_000\nseed: 1_0\ndataset: {domain: 1e3, node: '1e3', classes: [A, 1_0]}\nrunner: {max_steps: 1_0}\n"
     )
     with pytest.raises(ConfigError) as caught:
         experiment([*csv_overrides(tmp_path), "experiment=mine", "name=x"])
     assert caught.value.problems == [
-        """dataset.domain: 1e3 is read as the number 1000.0; put quotes around the text, dataset.domain="'1e3'". """
-        f"It stands in {beside}/experiment/mine.yaml."
+        """dataset.domain: 1e3 is read as the number 1000.0; put quotes around it, dataset.domain="'1e3'". """
+        f"It stands in {beside}/experiment/mine.yaml.",
+        """dataset.classes: 1_0 is read as the number 10; put quotes around it, dataset.classes="['1_0', ...]". """
+        f"It stands in {beside}/experiment/mine.yaml.",
+    ]
+
+
+def test_numbers_that_only_yaml_reads_so_are_asked_about(beside: Path, tmp_path: Path) -> None:
+    (beside / "experiment" / "mine.yaml").write_text("seed: 010\nrunner: {max_steps: 1:30, warmup: 1e-1, val_every: 0x10}\n")
+    with pytest.raises(ConfigError) as caught:
+        experiment([*csv_overrides(tmp_path), "experiment=mine"])
+    where = f"It stands in {beside}/experiment/mine.yaml."
+    assert sorted(caught.value.problems) == [
+        f"runner.max_steps: 1:30 is 90 in YAML, which counts sixties there; write 90. {where}",
+        f"seed: 010 is 8 in YAML, which counts eights there; write 8. {where}",
     ]
 
 
