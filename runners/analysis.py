@@ -61,8 +61,7 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
     import sklearn
 
     found = [_metrics(run, rank_metrics) for run in runs]
-    few = runs[0].scores is not None and runs[0].scores.shape[1] <= 3  # and one of the three likeliest is right, whatever was said
-    names = [name for name in found[0] if all(np.isfinite(metrics[name]) for metrics in found) and not (few and name == "top3")]
+    names = [name for name in found[0] if all(np.isfinite(metrics[name]) for metrics in found)]
     mean = {name: float(np.mean([metrics[name] for metrics in found])) for name in names}
     deviations = {name: float(np.std([metrics[name] for metrics in found], ddof=1)) for name in names} if len(found) > 1 else {}
     intervals: dict[str, tuple[float, float]] = {}
@@ -78,8 +77,9 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
         for name, values in zip(names, drawn.T, strict=True):
             defined = values[np.isfinite(values)]
             if len(defined):
-                low, high = np.percentile(defined, [2.5, 97.5])
-                intervals[name] = _widened(float(low), float(high), len(runs[0]))
+                low, high = _widened(*np.percentile(defined, [2.5, 97.5]).tolist(), items=len(runs[0]))
+                if low < high:  # a point, such as a single answer's ROUGE-L, is no interval
+                    intervals[name] = (low, high)
     return Figures(metrics=mean, intervals=intervals, deviations=deviations)
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
 from graphgpt.config import EvaluationConfig, plain_settings
-from graphgpt.errors import GraphGPTError
+from graphgpt.errors import GraphGPTError, amount
 from graphgpt.files import write_text
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Batch, Model
@@ -228,8 +228,8 @@ class ValidationScores(Callback):
         fine = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if missing := [name for name in metrics if name not in fine and name in self.watched]:
             raise GraphGPTError(
-                f"'{missing[0]}' is watched, but not defined on these {count} validation samples, whose right answers are all alike; "
-                "raise runner.val_samples, or watch val/loss."
+                f"'{missing[0]}' is watched, but not defined on {amount(count, 'validation sample')}: the right answers are all alike, "
+                "or the top three are all there are; raise runner.val_samples, or watch val/loss."
             )
         return fine
 

@@ -1,5 +1,6 @@
 """Which class does the centre of the subgraph belong to?"""
 
+import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -75,7 +76,7 @@ CLASSIFICATION = ("accuracy", "macro_f1", "top3")
 
 
 def classification_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1 and top-3 accuracy.
+    """Accuracy, macro-F1 and top-3 accuracy, which is not defined (nan) where any three classes are all there are.
 
     Args:
         truth: Right classes, shape ``[n]``, int.
@@ -86,7 +87,7 @@ def classification_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, f
     return {
         "accuracy": float((best == truth).mean()),
         "macro_f1": macro_f1(truth, best),
-        "top3": float((top3 == truth[:, None]).any(axis=1).mean()),
+        "top3": float((top3 == truth[:, None]).any(axis=1).mean()) if scores.shape[1] > 3 else math.nan,
     }
 
 

@@ -64,6 +64,9 @@ def test_means_of_single_answers() -> None:
     assert found.deviations == {"rouge_l": pytest.approx(np.std([0.5, 0.75], ddof=1))}
     low, high = found.intervals["rouge_l"]
     assert low < 0.625 < high
+    single = figures([Answers(each={"rouge_l": np.array([0.4]), "exact_match": np.array([0.0])})], unranked, resamples=9, seed=0)
+    assert single.metrics["rouge_l"] == 0.4
+    assert single.intervals == {"exact_match": (0.0, 0.975)}  # a point is no interval
 
 
 def test_a_metric_that_is_not_defined_is_left_out() -> None:

@@ -22,6 +22,7 @@ from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_history
 from graphgpt.compatibility import known_metrics
 from graphgpt.config import EvaluationConfig
+from graphgpt.errors import GraphGPTError
 from graphgpt.records import read_lines
 from graphgpt.runners.data import Examples, mix, spread
 from graphgpt.runners.progress import progress_bar
@@ -226,13 +227,24 @@ def test_a_run_tells_its_story(data: list[str], tmp_path: Path, caplog: pytest.L
     story = [record.message for record in caplog.records]
     assert [line for line in story if line.startswith("Data: csv, 42 nodes")] and [line for line in story if line.startswith("Trains: ")]
     validated = [line for line in done.lines if "val/accuracy" in line]
-    assert [set(line) >= {"val/loss", "val/accuracy", "val/macro_f1", "val/top3"} for line in validated] == [True] * 3
+    assert [set(line) >= {"val/loss", "val/accuracy", "val/macro_f1"} for line in validated] == [True] * 3
+    assert not any("val/top3" in line for line in validated)  # of three classes
     told = [line for line in story if line.startswith("Step ")]
     assert told[0].startswith(f"Step 1 of 9: val/loss {validated[0]['val/loss']:.4g}, val/accuracy ")
     assert ["best so far" in line for line in told] == [True, False, False]
     [end] = [line for line in story if line.startswith("Stopped early, after step 3 of 9: ")]
     assert "val/accuracy did not improve" in end
     assert story[-1] == f"Saved {tmp_path}/checkpoint and {tmp_path}/best"
+
+
+def test_what_is_watched_and_not_defined_here_is_said(data: list[str], tmp_path: Path) -> None:
+    settings = ["task=node_classification", "runner.max_steps=1", "runner.val_every=1", "runner.val_samples=1"]
+    sentence = (
+        r"^'val/top3' is watched, but not defined on 1 validation sample: the right answers are all alike, "
+        r"or the top three are all there are; raise runner.val_samples, or watch val/loss\.$"
+    )
+    with pytest.raises(GraphGPTError, match=sentence):
+        run(tmp_path, [*data, *settings, "runner.checkpoint.monitor=val/top3"])
 
 
 def test_validation_scores_are_those_of_an_evaluation(data: list[str], tmp_path: Path) -> None:
