@@ -143,8 +143,6 @@ class EvaluationConfig:
     """Processor threads; null takes all."""
     accelerator: Accelerator = "auto"
     """Where to run."""
-    resume: str | None = None
-    """Refused: an evaluation does not go on. It is here since one rule makes the run folders' names of both programs."""
     plugins: list[str] = Field(default_factory=list)
     """Modules that register more classes; one that a checkpoint's config names is imported only if it is named here too."""
 
@@ -161,6 +159,11 @@ def read_config(cls: type[C], data: dict[str, Any], given: Collection[str] = ())
         ConfigError: all problems at once, each in one sentence with the nearest right thing.
     """
     problems: list[str] = []
+    if cls is EvaluationConfig and "resume" in data:  # as a user may type it, and as those of earlier versions have it: null
+        if folder := data["resume"]:
+            go_on = "(only a sweep goes on: -m resume=FOLDER)"
+            problems.append(f"resume: an evaluation does not go on; leave resume={folder} out {go_on}.")
+        data = {key: value for key, value in data.items() if key != "resume"}
     config = parse(cls, data, problems)
     for key in ("stage1", "checkpoint"):
         if isinstance(folder := data.get(key), str) and folder != MISSING:
@@ -178,9 +181,6 @@ def read_config(cls: type[C], data: dict[str, Any], given: Collection[str] = ())
     elif isinstance(config, EvaluationConfig) and config.shard and config.devices > 1:
         problems.append(f"devices={config.devices}: makes shards by itself; leave shard={config.shard} out, or use devices=1.")
     if isinstance(config, EvaluationConfig):
-        if config.resume:
-            go_on = "(only a sweep goes on: -m resume=FOLDER)"
-            problems.append(f"resume: an evaluation does not go on; leave resume={config.resume} out {go_on}.")
         for name, folder in config.compare.items():
             if not any(Path(folder).glob("**/predictions.jsonl")):
                 problems.append(f"compare.{name}: {folder} is no run folder of an evaluation: it has no predictions.jsonl.")

@@ -22,8 +22,12 @@ def typed(name: str, *arguments: object) -> str:
 
 
 def as_typed(argv: Sequence[str]) -> str:
-    """The command line of a process (``sys.argv``) as a user types it, whichever way it was started."""
-    started, arguments = Path(argv[0]), [argument.removeprefix("++") for argument in argv[1:]]
+    """The command line of a process (``sys.argv``) as a user types it to do the same again, whichever way it was started.
+
+    That is without the run folder, which each run is told, and which holds this one already.
+    """
+    started = Path(argv[0])
+    arguments = [argument.removeprefix("++") for argument in argv[1:] if not argument.startswith("hydra.run.dir=")]
     if started.name in ("train.py", "evaluate.py"):
         return typed(started.stem, *arguments)
     command = ["graphgpt"] if started.stem == "graphgpt" or started.parent == PACKAGE else ["python", argv[0]]

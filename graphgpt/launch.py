@@ -103,7 +103,7 @@ def _launch_run(program: Callable[[], None], cls: type[Any], config_name: str, o
     # Of a sweep each run asks for itself: the machine that starts it may not be the one that runs it.
     if problems := _problems_here(config):
         raise ConfigError(problems)
-    _check_folder(line, overrides, config.resume)
+    _check_folder(line, overrides)
     print("".join(f"{note}\n" for note in line.notes), end="")
     arguments = line.arguments
     if f"resume={AUTO}" in arguments and isinstance(config, ExperimentConfig):
@@ -175,12 +175,13 @@ def _problems_here(config: ExperimentConfig | EvaluationConfig) -> list[str]:
     return run_problems(config) if isinstance(config, ExperimentConfig) else accelerator_problems(config.accelerator, "accelerator")
 
 
-def _check_folder(line: CommandLine[Any], overrides: Sequence[str], resume: str | None) -> None:
+def _check_folder(line: CommandLine[Any], overrides: Sequence[str]) -> None:
     """Refuse a given run folder that holds what another run has made; a folder that nobody names is new anyway.
 
     Raises:
         ConfigError: it does.
     """
+    resume = getattr(line.configs[0], "resume", None)
     named = {"GRAPHGPT_RUN_DIR": os.environ.get("GRAPHGPT_RUN_DIR")}
     if any(override.startswith("hydra.run.dir=") for override in overrides):
         named = {"hydra.run.dir": str(line.hydra.run.dir)}

@@ -84,7 +84,12 @@ def test_programs_are_short_and_do_nothing_when_imported(name: str, tmp_path: Pa
 def test_programs_have_one_name_in_a_checkout_and_another_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert program("train") == [sys.executable, str(ROOT / "train.py")]
     assert typed("evaluate", "checkpoint=a b", "limit=1") == "python evaluate.py 'checkpoint=a b' limit=1"
-    started = ["/bin/train.py", "seed=1", "++name=a"], [str(ROOT / "graphgpt/train.py"), "seed=1"], ["/bin/graphgpt", "runs"], ["a.py", "b"]
+    started = (
+        ["/bin/train.py", "seed=1", "++name=a", "hydra.run.dir=runs/a"],
+        [str(ROOT / "graphgpt/train.py"), "seed=1"],
+        ["/bin/graphgpt", "runs"],
+        ["a.py", "b"],
+    )
     assert [*map(as_typed, started)] == ["python train.py seed=1 name=a", "python train.py seed=1", "graphgpt runs", "python a.py b"]
     monkeypatch.setattr("graphgpt.installation.CHECKOUT", None)
     assert program("train") == [sys.executable, "-m", "graphgpt.train"]

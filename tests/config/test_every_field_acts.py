@@ -108,7 +108,6 @@ SHOWN_BY = {
     "evaluation.writing_batch_size": f"{HERE}::test_how_much_an_evaluation_does_at_once",
     "evaluation.threads": f"{HERE}::test_how_much_an_evaluation_does_at_once",
     "evaluation.accelerator": f"{EVALUATION}::test_a_device_that_is_not_here_is_said_before_anything_is_read",
-    "evaluation.resume": f"{EVALUATION}::test_settings_that_do_not_exist",
     "sweep.overrides": "test_sweep.py::test_every_combination_once_and_the_mean_over_seeds",
     "sweep.direction": f"{HERE}::test_which_way_a_sweep_looks",
     "sweep.*": "test_sweep.py::test_what_cannot_work_is_said_before_anything_starts",

@@ -21,7 +21,7 @@ from graphgpt.baselines import baseline_scores
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
 from graphgpt.cli import main
 from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment, read_config
+from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment, plain_settings, read_config
 from graphgpt.errors import ConfigError, DataError, GraphGPTError
 from graphgpt.gather import gather
 from graphgpt.launch import launch
@@ -454,6 +454,11 @@ def test_settings_that_do_not_exist(checkpoint: Path, override: str, sentence: s
     with pytest.raises(ConfigError) as caught:
         check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={checkpoint}", *override.split(",")])
     assert sentence in str(caught.value)
+
+
+def test_settings_of_an_earlier_version_are_read(checkpoint: Path) -> None:
+    config = check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={checkpoint}"])
+    assert read_config(EvaluationConfig, plain_settings(config) | {"resume": None}) == config
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
