@@ -9,7 +9,6 @@ from torch import Tensor
 from graphgpt.errors import DataError
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, ModalityInput
-from graphgpt.prompts.processor import Modality
 from graphgpt.schema import Ablation
 from graphgpt.task import Task, generator
 
@@ -40,15 +39,13 @@ def ablated(task: Task, item: int, ablation: Ablation, *, seed: int, others: Ten
     if ablation == "shuffled":
         return _with_features(instruction, lambda x: x[torch.randperm(len(x), generator=draw)])
     if ablation == "other_node":
-        return replace(instruction, inputs=_inputs_of_another(task, item, instruction, seed, others))
+        return instruction.with_inputs(_inputs_of_another(task, item, instruction, seed, others))
     return instruction
 
 
 def without_graph(instruction: Instruction) -> Instruction:
-    """The same text without placeholders and without what stood behind them."""
-    placeholder = Modality().placeholder
-    messages = tuple(replace(message, content=message.content.replace(placeholder, "")) for message in instruction.messages)
-    return replace(instruction, messages=messages, inputs=())
+    """The same text without what stood between its parts."""
+    return instruction.with_inputs(None)
 
 
 def _with_features(instruction: Instruction, change: Callable[[Tensor], Tensor]) -> Instruction:
@@ -58,7 +55,7 @@ def _with_features(instruction: Instruction, change: Callable[[Tensor], Tensor])
         partner = None if item.partner is None else replace(item.partner, x=change(item.partner.x))
         return replace(item, x=change(item.x), partner=partner)
 
-    return replace(instruction, inputs=tuple(map(changed, instruction.inputs)))
+    return instruction.with_inputs(tuple(map(changed, instruction.inputs)))
 
 
 def _inputs_of_another(task: Task, item: int, instruction: Instruction, seed: int, others: Tensor) -> tuple[ModalityInput, ...]:

@@ -31,8 +31,9 @@ from graphgpt.graphs.tables import hint
 from graphgpt.installation import typed
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.streaming import write_answer
-from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
-from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example, Modality
+from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example
+from graphgpt.prompts.wording import PLACEHOLDER, placed
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
 from graphgpt.runners.prediction import predict
@@ -51,8 +52,6 @@ Node = int | str
 
 Answer = Generator[str, None, None]
 """The pieces of an answer. Closed early, no more of it is written."""
-
-PLACEHOLDER = Modality().placeholder
 
 #: How a conversation about a node begins; the first question follows.
 OPENING = """\
@@ -121,9 +120,10 @@ class Opening(Task):
     words = ("title", "text")
 
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
-        opening = self.fill(title=self.cut(self.graph.title(item)), text=self.cut(self.graph.body(item)))
-        inputs = (self.subgraph(item, seed).input(self.graph),)
-        return Instruction(id=str(self.graph.ids[item].as_py()), messages=(Message("user", opening),), inputs=inputs)
+        words = {"title": self.cut(self.graph.title(item)), "text": self.cut(self.graph.body(item))}
+        return Instruction(
+            id=str(self.graph.ids[item].as_py()), messages=(Message("user", *self.fill(self.subgraph(item, seed), **words)),)
+        )
 
 
 class Pair(LinkPrediction):
@@ -279,7 +279,7 @@ class GraphAssistant:
             answer=next(iter(found)),
             probabilities=found,
             prompt=self.shown(prompt),
-            subgraph=instruction.meta["subgraph"],
+            subgraph=instruction.subgraphs[0],
             trained_on=self._seen(self._classification(None) if self.graph.class_names else task, [number])[0],
             remark=self._remark("node_classification", "to tell classes of nodes", "chain_of_thought"),
         )
@@ -439,15 +439,14 @@ class Conversation:
     def __init__(self, assistant: GraphAssistant, node: int | None, system: str | None) -> None:
         self.assistant = assistant
         self.node = node
-        self.messages: list[Message] = [] if system is None else [Message("system", _disarmed(system))]
-        self._opening = ""
-        self._inputs: tuple[ModalityInput, ...] = ()
+        self.messages: list[Message] = [] if system is None else [Message("system", system)]
+        self._opening = Message("user")
         self._last: Example | None = None
         if node is not None:
             config = TaskConfig(name="ask", wording="opening", wordings={"opening": OPENING})
             task = Opening(config, assistant.graph, assistant.dataset, _no_split(assistant.graph))
             instruction = task.instruction(node, seed=mix(assistant.seed, node), training=False)
-            self._opening, self._inputs = instruction.messages[0].content, instruction.inputs
+            [self._opening] = instruction.messages
 
     @overload
     def ask(
@@ -508,14 +507,14 @@ class Conversation:
         if places > begins:
             stands = amount(places, "time")
             raise DataError(f"ask: {PLACEHOLDER} may stand once, in the first question about a node; here it stands {stands}.")
-        return Message("user", self._opening + question if begins and not places else question)
+        if places:
+            return Message("user", *placed(question, iter(self._opening.inputs)))
+        return Message("user", *((*self._opening.content[:-1], f"{self._opening.content[-1]}{question}") if begins else (question,)))
 
     def _read(self, message: Message) -> Example:
         with self.assistant._lock:
             try:
-                return self.assistant.processor.prompt(
-                    Instruction(id="conversation", messages=(*self.messages, message), inputs=self._inputs)
-                )
+                return self.assistant.processor.prompt(Instruction(id="conversation", messages=(*self.messages, message)))
             except DataError as error:
                 raise DataError(f"{error} A new conversation begins short." if self.messages else str(error)) from error
 
@@ -524,9 +523,9 @@ class Conversation:
         before, heard = [*self.messages], ""
         for piece in pieces:
             heard += piece
-            self.messages = [*before, message, Message("assistant", _disarmed(heard))]
+            self.messages = [*before, message, Message("assistant", heard)]
             yield piece
-        self.messages = [*before, message, Message("assistant", _disarmed(heard))]
+        self.messages = [*before, message, Message("assistant", heard)]
 
 
 def _open(
@@ -570,10 +569,6 @@ def _check_width(graph: TextAttributedGraph, trained: Mapping[str, Any], reader:
 
 def _no_split(graph: TextAttributedGraph) -> Tensor:
     return torch.full((graph.num_nodes,), -1, dtype=torch.int8)
-
-
-def _disarmed(text: str) -> str:
-    return text.replace(PLACEHOLDER, "< graph >")
 
 
 def _parsed(registry: Registry[Any], node: dict[str, Any], key: str) -> Any:

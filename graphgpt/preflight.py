@@ -102,7 +102,7 @@ def _round_trip(task: Task, processor: Processor) -> str:
     if found != [wanted, len(instruction.inputs), len(instruction.inputs)]:
         raise GraphGPTError(f"tokenizer: {wanted} graph tokens went in and {found[0]} came out.")
     decoded = processor.tokenizer.decode([token for token in example.ids if token >= 0])
-    answer = instruction.messages[-1].content
+    answer = instruction.messages[-1].text
     if answer not in decoded:
         raise GraphGPTError(f"tokenizer: the answer {answer!r} does not come back from its tokens.")
     return f"tokens: {wanted} graph tokens between start and end, answer {answer[:40]!r} comes back from its tokens"

@@ -18,8 +18,8 @@ from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
-from graphgpt.prompts.instruction import Instruction, ModalityInput
-from graphgpt.prompts.wording import fill_in
+from graphgpt.prompts.instruction import Instruction, ModalityInput, Part
+from graphgpt.prompts.wording import PLACEHOLDER, content
 from graphgpt.schema import SPLITS, Baseline, Split, configclass
 
 #: What a dataset's config calls things; every wording may use these words.
@@ -72,6 +72,32 @@ class Prediction:
     def answer(self) -> int | None:
         """Index of the likeliest candidate."""
         return None if self.scores is None else max(range(len(self.scores)), key=self.scores.__getitem__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInstruction(Instruction):
+    """A question about nodes of a graph.
+
+    Args:
+        nodes: Those that it is about, numbered in the task's graph: one, or a pair.
+        subgraphs: Of each, what was sampled around it.
+    """
+
+    nodes: tuple[int, ...]
+    subgraphs: tuple[Subgraph, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingInstruction(GraphInstruction):
+    """A node with what is said of it and around it.
+
+    Args:
+        text: What the model's text side reads of the node: an embedding, shape ``[text_dim]``, or the text.
+        around: The same of some neighbours.
+    """
+
+    text: Tensor | str
+    around: list[Tensor | str]
 
 
 class Task(ABC):
@@ -157,7 +183,7 @@ class Task(ABC):
             for field in sorted(fields)
             if field not in known
         ]
-        if (graphs := wording.count("<graph>")) not in (0, cls.num_graphs):
+        if (graphs := wording.count(PLACEHOLDER)) not in (0, cls.num_graphs):
             found.append(
                 f"task.wordings.{name}: has <graph> {amount(graphs, 'time')}, expected {cls.num_graphs} (or none, for text alone)."
             )
@@ -294,15 +320,23 @@ class Task(ABC):
             return (*texts, "dataset.sampler.max_tokens")
         return (*texts, f"dataset.sampler.{'hops' if sampler.layout == 'hop_field' else 'fanout'}")
 
-    def fill(self, **words: str) -> str:
-        """The chosen wording with its words filled in."""
-        names = {name: getattr(self.dataset, name) for name in DATASET_WORDS}
-        wording: str = self.config.chosen
-        return fill_in(wording, names | words)
+    def fill(self, *subgraphs: Subgraph, **words: str) -> tuple[Part, ...]:
+        """The chosen wording with its words filled in, and subgraphs where ``<graph>`` stood; without that it is text alone."""
+        inputs = self.inputs(subgraphs) if PLACEHOLDER in self.config.chosen else ()
+        return content(self.config.chosen, self.dataset_words | words, inputs)
+
+    def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[ModalityInput, ...]:
+        """What a tower reads of an item's subgraphs."""
+        return tuple(subgraph.input(self.graph) for subgraph in subgraphs)
+
+    @property
+    def dataset_words(self) -> dict[str, str]:
+        """What the dataset calls things."""
+        return {name: getattr(self.dataset, name) for name in DATASET_WORDS}
 
     def cut(self, text: str) -> str:
-        """At most ``max_chars`` characters of a text, on one line, cut between words. A placeholder in it is disarmed."""
-        flat = " ".join(text.replace("<graph>", "< graph >").split())
+        """At most ``max_chars`` characters of a text, on one line, cut between words."""
+        flat = " ".join(text.split())
         if len(flat) <= self.config.max_chars:
             return flat
         head = flat[: self.config.max_chars + 1]

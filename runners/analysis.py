@@ -12,6 +12,7 @@ import numpy as np
 
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.task import GraphInstruction
 
 RankMetrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
@@ -185,14 +186,12 @@ def occurrences(name: str, text: str) -> int:
 
 def nodes_of(instruction: Instruction) -> list[int]:
     """The nodes that a question is about, numbered in its task's graph; none where the data name none."""
-    meta = instruction.meta
-    return list(meta["nodes"]) if "nodes" in meta else [meta["node"]] if "node" in meta else []
+    return list(instruction.nodes) if isinstance(instruction, GraphInstruction) else []
 
 
 def subgraphs_of(instruction: Instruction) -> list[Any]:
     """The subgraphs of a question, in the order of its placeholders."""
-    meta = instruction.meta
-    return list(meta["subgraphs"]) if "subgraphs" in meta else [meta["subgraph"]] if "subgraph" in meta else []
+    return list(instruction.subgraphs) if isinstance(instruction, GraphInstruction) else []
 
 
 def leaks(instructions: Sequence[Instruction], hidden: Sequence[Instruction]) -> list[dict[str, Any]]:
@@ -217,9 +216,9 @@ def leaks(instructions: Sequence[Instruction], hidden: Sequence[Instruction]) ->
             found.append({"kind": kind, "ids": ids, "sentence": sentence})
 
     asked = [
-        (item.id, item.messages[-1].content, _prompt(bare))
+        (item.id, item.messages[-1].text, _prompt(bare))
         for item, bare in zip(instructions, hidden, strict=True)
-        if nodes_of(item) or item.messages != bare.messages
+        if nodes_of(item) or _prompt(item) != _prompt(bare)
     ]
     usual: dict[str, int] = {}
     given_away = []
@@ -232,7 +231,7 @@ def leaks(instructions: Sequence[Instruction], hidden: Sequence[Instruction]) ->
             given_away.append(id)
     note("answer", "The answer stands in the prompt, by more than the item's own text and the list of classes,", given_away)
 
-    pairs = {frozenset(item.meta["pair"]) for item in instructions if "pair" in item.meta}
+    pairs = {frozenset(nodes_of(item)) for item in instructions if len(nodes_of(item)) == 2}
     if pairs:
         ids = [item.id for item in instructions if any(not pairs.isdisjoint(_edges(subgraph)) for subgraph in subgraphs_of(item))]
         note("edge", "A pair that is asked about is an edge of a subgraph", ids)
@@ -240,7 +239,7 @@ def leaks(instructions: Sequence[Instruction], hidden: Sequence[Instruction]) ->
 
 
 def _prompt(instruction: Instruction) -> str:
-    return "\n".join(message.content for message in instruction.messages[:-1])
+    return "\n".join(message.text for message in instruction.messages[:-1])
 
 
 def _edges(subgraph: Any) -> set[frozenset[int]]:

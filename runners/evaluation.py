@@ -34,6 +34,7 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.wording import PLACEHOLDER
 from graphgpt.registry import MODELS
 from graphgpt.runners.analysis import (
     Answers,
@@ -230,7 +231,7 @@ def other_wordings(task: Task) -> list[str]:
     """Names of the wordings that are not the chosen one, and as much of a graph question as that."""
     chosen = getattr(task.config, "chosen", None) or ""
     wordings = getattr(task.config, "wordings", {})
-    return [name for name, text in wordings.items() if text != chosen and text.count("<graph>") == chosen.count("<graph>")]
+    return [name for name, text in wordings.items() if text != chosen and text.count(PLACEHOLDER) == chosen.count(PLACEHOLDER)]
 
 
 def worded(task: Task, wording: str | None) -> Task:
@@ -597,4 +598,4 @@ def _has_own_text(task: Task, config: Any) -> bool:
     items = draw(task, config, config.seed)[:8].tolist()
     step = main_pass(config)
     hidden = questions(task, config, replace(step, variant="no_text"), items)
-    return any(a.messages != b.messages for a, b in zip(questions(task, config, step, items), hidden, strict=True))
+    return any(a.prompt != b.prompt for a, b in zip(questions(task, config, step, items), hidden, strict=True))

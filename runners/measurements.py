@@ -298,7 +298,7 @@ class ValidationAnswers(Callback):
                     prompt_tokens=0,
                     truth=instruction.truth,
                     scores=None,
-                    expected=instruction.messages[-1].content,
+                    expected=instruction.messages[-1].text,
                     text=text,
                 )
                 for key, value in part.answer_metrics(said).items():
@@ -309,7 +309,7 @@ class ValidationAnswers(Callback):
                     "item": item,
                     "id": instruction.id,
                     "prompt": instruction.prompt,
-                    "expected": instruction.messages[-1].content,
+                    "expected": instruction.messages[-1].text,
                     "answer": text,
                     "right": None if candidates is None else parse_answer(text, candidates) == instruction.truth,
                 }

@@ -18,6 +18,7 @@ from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.splits import split_nodes
 from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.instruction import Message
 from graphgpt.prompts.processor import Processor
 from graphgpt.registry import MODELS, TASKS, TEMPLATES, Registry
 from graphgpt.schema import parse
@@ -157,6 +158,11 @@ def train(folder: Path, overrides: Sequence[str]) -> None:
     task = build_task(experiment)
     model = build_model(experiment, task)
     build_runner(experiment).train(model, task, experiment, folder)
+
+
+def written(message: Message) -> str:
+    """What a message says, with ``<graph>`` where an input stands, as in its wording."""
+    return "".join(part if isinstance(part, str) else f"<{part.modality}>" for part in message.content)
 
 
 def scratch(registry: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:

@@ -93,7 +93,7 @@ def test_what_was_written_trains(graph: TextAttributedGraph, tmp_path: Path) -> 
         run(plain, train[:5], endpoint, tmp_path / "a.jsonl")
     task = make_task("chain_of_thought", graph, records=str(tmp_path / "a.jsonl"))
     assert task.items("train").tolist() == train[:5]
-    assert task.instruction(train[0], seed=0, training=True).messages[-1].content.endswith("Because of its words.")
+    assert task.instruction(train[0], seed=0, training=True).messages[-1].text.endswith("Because of its words.")
 
 
 def test_what_is_kept(task: Any, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Subgraphs around a node: the recipe that makes one, and the form in which a tower reads it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -57,9 +57,9 @@ class Subgraph:
         return GraphInput(x=graph.features[self.nodes].float(), edge_index=self.edge_index, num_tokens=self.num_tokens, pool=self.pool)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors are not simply equal
 class GraphInput:
-    """What stands behind one ``<graph>`` placeholder.
+    """What stands where ``<graph>`` stood in a wording.
 
     Args:
         x: Node features, shape ``[k, d]``, float32.
@@ -68,6 +68,8 @@ class GraphInput:
         pool: As in :class:`Subgraph`.
         partner: The other subgraph of a question about two, for towers that compare them.
     """
+
+    modality: ClassVar[str] = "graph"
 
     x: Tensor
     edge_index: Tensor

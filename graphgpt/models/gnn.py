@@ -171,5 +171,5 @@ class GNN(Model):
                     prompt_tokens=question.num_tokens,
                     truth=question.truth,
                     scores=row,
-                    expected=instruction.messages[-1].content,
+                    expected=instruction.messages[-1].text,
                 )

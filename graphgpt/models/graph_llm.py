@@ -305,7 +305,7 @@ class GraphLLM(Model):
                     prompt_tokens=len(prompt.ids),
                     truth=instruction.truth,
                     scores=score,
-                    expected=instruction.messages[-1].content,
+                    expected=instruction.messages[-1].text,
                     text=text,
                 )
 

@@ -19,7 +19,7 @@ from graphgpt.prompts.batch import CollateInputs
 from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
 from graphgpt.registry import MODELS, TEXT_SIDES, TOWERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import Task
+from graphgpt.task import GroundingInstruction, Task
 
 #: Where the scale of the similarities starts, and what it never exceeds: CLIP's numbers (arXiv:2103.00020, section 2.5).
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0
@@ -76,15 +76,12 @@ class GroundingReader:
     text: TextReader
 
     def read(self, instructions: Sequence[Instruction]) -> list[GroundingExample]:
-        return [
-            GroundingExample(
-                id=instruction.id,
-                input=instruction.inputs[0],
-                texts=self.text.read([instruction.meta["text"], *instruction.meta["around"]]),
-                num_tokens=len(instruction.meta["subgraph"].nodes),
-            )
-            for instruction in instructions
-        ]
+        found = []
+        for one in instructions:
+            assert isinstance(one, GroundingInstruction), "the model's task_problems lets no other task through"
+            texts, nodes = self.text.read([one.text, *one.around]), len(one.subgraphs[0].nodes)
+            found.append(GroundingExample(id=one.id, input=one.inputs[0], texts=texts, num_tokens=nodes))
+        return found
 
     def collate(self, examples: Sequence[GroundingExample]) -> GroundingBatch:
         inputs = [example.input for example in examples]

@@ -1,8 +1,8 @@
-"""What a task asks: chat messages in which placeholders stand for modality inputs."""
+"""What a task asks: chat messages made of texts and of inputs that are no text, each where it is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +16,17 @@ Role = Literal["system", "user", "assistant"]
 class ModalityInput(Protocol):
     """Anything a tower can read: a subgraph, an image."""
 
+    modality: ClassVar[str]
+    """What it is, in one word: ``graph``."""
+
     @property
     def num_tokens(self) -> int:
         """How many tokens it takes in the prompt."""
         ...
+
+
+#: What a message is made of.
+Part = str | ModalityInput
 
 
 def first_tokens(inputs: Sequence[ModalityInput]) -> Tensor:
@@ -28,48 +35,86 @@ def first_tokens(inputs: Sequence[ModalityInput]) -> Tensor:
     return sizes.cumsum(0) - sizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation: ``Message("user", "Look at ", graph, " and say what it is.")``.
+
+    Args:
+        role: Whose turn it is.
+        content: Texts, and inputs where they stand between them. Nothing in a text is looked for: ``<graph>`` in it is five letters and
+            two signs.
+    """
 
     role: Role
-    content: str
+    content: tuple[Part, ...]
+
+    def __init__(self, role: Role, *content: Part) -> None:
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "content", content)
+
+    @property
+    def inputs(self) -> tuple[ModalityInput, ...]:
+        """What of the content is no text, in its order."""
+        return tuple(part for part in self.content if not isinstance(part, str))
+
+    @property
+    def text(self) -> str:
+        """What of the content is text, as if nothing stood between."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def shown(self) -> str:
+        """The content as one text for people; ``<graph: 5 tokens>`` where an input stands."""
+        return "".join(part if isinstance(part, str) else f"<{part.modality}: {part.num_tokens} tokens>" for part in self.content)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
-    """One question with its answer.
+    """One question with its answer. What a task or the report wants to know of it later is a field of a subclass.
 
     Args:
         id: Names the sample in predictions and in error messages.
         messages: Alternating user and assistant turns, perhaps after a system message; the last one is the answer.
-        inputs: What stands behind the placeholders, in their order; empty for a text-only instruction.
         truth: Index of the right answer among the task's candidates, None where the task has none.
         texts: What of the messages, literally, a prompt that is too long may be shortened by: texts that say less when they are cut, not
             the question. None of the answer.
         limits: Config keys of what keeps it from being longer still, so that lower values make it shorter.
-        meta: What the task and the report want to know later.
     """
 
     id: str
     messages: tuple[Message, ...]
-    inputs: tuple[ModalityInput, ...] = ()
     truth: int | None = None
     texts: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[ModalityInput, ...]:
+        """All that is no text, in the order in which it is read."""
+        return tuple(item for message in self.messages for item in message.inputs)
+
+    def with_inputs(self, inputs: Sequence[ModalityInput] | None) -> "Instruction":
+        """The same words around others of as many inputs, in their order; None leaves them out."""
+        upcoming = None if inputs is None else iter(inputs)
+
+        def changed(part: Part) -> tuple[Any, ...]:
+            return (part,) if isinstance(part, str) else () if upcoming is None else (next(upcoming),)
+
+        messages = (Message(one.role, *(new for part in one.content for new in changed(part))) for one in self.messages)
+        return replace(self, messages=tuple(messages))
 
     def shortened(self, text: str, length: int) -> "Instruction":
         """The same with one of its ``texts`` cut to so many characters, out of its middle: a beginning and an end say most."""
         tail = max(0, (length - len(GAP)) // 3)
         cut = f"{text[: max(0, length - len(GAP) - tail)].rstrip()}{GAP}{text[len(text) - tail :].lstrip()}"
-        asked = (replace(one, content=one.content.replace(text, cut)) if one.role == "user" else one for one in self.messages[:-1])
-        return replace(self, messages=(*asked, self.messages[-1]), texts=tuple(cut if one == text else one for one in self.texts))
+
+        def asked(message: Message) -> Message:
+            parts = (part.replace(text, cut) if isinstance(part, str) else part for part in message.content)
+            return Message(message.role, *parts) if message.role == "user" else message
+
+        messages = (*map(asked, self.messages[:-1]), self.messages[-1])
+        return replace(self, messages=messages, texts=tuple(cut if one == text else one for one in self.texts))
 
     @property
     def prompt(self) -> str:
         """What is asked, as one text to be shown; ``<graph: 5 tokens>`` where an input stands."""
-        text = "\n\n".join(message.content for message in self.messages[:-1])
-        for modality in self.inputs:
-            text = text.replace("<graph>", f"<graph: {modality.num_tokens} tokens>", 1)
-        return text
+        return "\n\n".join(message.shown for message in self.messages[:-1])

@@ -38,11 +38,9 @@ class Modality:
     """How inputs of one kind appear in prompts.
 
     Args:
-        placeholder: Stands in a message where an input goes.
         last_only: Of several inputs, only the last is read; the others leave ``BLANK`` where their tokens would be.
     """
 
-    placeholder: str = "<graph>"
     last_only: bool = False
 
 
@@ -94,8 +92,7 @@ class Processor:
         """Tokenise a conversation whose answers are known.
 
         Raises:
-            DataError: placeholders and inputs differ in number, nothing is supervised, or the sequence is too long; the
-                message names the sample.
+            DataError: nothing is supervised, or the sequence is too long; the message names the sample.
         """
         return self.several([instruction])[0]
 
@@ -118,7 +115,7 @@ class Processor:
         """
         for instruction in instructions:
             last = instruction.messages[-1]
-            if last.role != "assistant" or not last.content.strip():
+            if last.role != "assistant" or not last.text.strip():
                 raise DataError(
                     f"Sample '{instruction.id}' has no answer to learn from: its last message must be the assistant's, and not empty."
                 )
@@ -176,66 +173,48 @@ class Processor:
         pieces = self.template.render((Message("user", ""), Message("assistant", text)))
         supervised = [piece for piece in pieces if piece.supervised]
         ids = self._encode(supervised)
-        return tuple(i for piece in supervised for i in ids[piece.text, piece.literal])
+        return tuple(i for piece in supervised if isinstance(piece.part, str) for i in ids[piece.part, piece.literal])
 
     def _assemble(self, instructions: Sequence[Instruction], rendered: Sequence[Sequence[Piece]]) -> list[Example]:
         """Examples of instructions and the pieces they were rendered to."""
-        split = [self._split(instruction, pieces) for instruction, pieces in zip(instructions, rendered, strict=True)]
-        ids = self._encode([part for parts in split for part in parts if part is not None])
-        return [self._join(instruction, parts, ids) for instruction, parts in zip(instructions, split, strict=True)]
+        merged = [self._merge(pieces) for pieces in rendered]
+        ids = self._encode([piece for pieces in merged for piece in pieces])
+        return [self._join(instruction, pieces, ids) for instruction, pieces in zip(instructions, merged, strict=True)]
 
-    def _split(self, instruction: Instruction, pieces: Sequence[Piece]) -> list[Piece | None]:
-        """What is tokenised on its own, with None where an input goes."""
-        placeholder = self.modality.placeholder
-        found = sum(piece.text.count(placeholder) for piece in pieces if not piece.literal)
-        if found != len(instruction.inputs):
-            raise DataError(
-                f"Sample '{instruction.id}' has {found} {placeholder} in its messages and {len(instruction.inputs)} inputs; "
-                "each needs the other."
-            )
-        parts: list[Piece | None] = []
-        for piece in self._merge(pieces):
-            for i, text in enumerate(piece.text.split(placeholder)):
-                if i > 0:
-                    parts.append(None)
-                parts.append(Piece(text, piece.supervised, piece.literal))
-        return parts
-
-    def _join(self, instruction: Instruction, parts: Sequence[Piece | None], encoded: Encoded) -> Example:
+    def _join(self, instruction: Instruction, pieces: Sequence[Piece], encoded: Encoded) -> Example:
         ids: list[int] = []
         labels: list[int] = []
         inputs = instruction.inputs
         read = inputs[-1:] if self.modality.last_only else inputs
-        upcoming = zip(inputs, [BLANK] * (len(inputs) - len(read)) + [PATCH] * len(read), strict=True)
-        for part in parts:
-            if part is None:
-                item, token = next(upcoming)
-                new = [START, *[token] * item.num_tokens, END]
-            else:
-                new = encoded[part.text, part.literal]
+        tokens = iter([BLANK] * (len(inputs) - len(read)) + [PATCH] * len(read))
+        for piece in pieces:
+            part = piece.part
+            new = encoded[part, piece.literal] if isinstance(part, str) else [START, *[next(tokens)] * part.num_tokens, END]
             ids += new
-            labels += new if part is not None and part.supervised else [IGNORE] * len(new)
+            labels += new if piece.supervised else [IGNORE] * len(new)
         return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=read)
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Join neighbouring prompt pieces, so that tokens form across them as they do in the whole text.
+        """Join neighbouring prompt texts, so that tokens form across them as they do in the whole text.
 
         A text that spells a control token stays on its own: joined to the template it would become that token.
         """
         merged: list[Piece] = []
         for piece in pieces:
-            alone = piece.supervised or (not piece.literal and self._spells_control_token(piece.text))
-            if merged and not alone and not merged[-1].supervised and merged[-1].literal:
-                merged[-1] = replace(merged[-1], text=merged[-1].text + piece.text)
+            text = piece.part
+            if not isinstance(text, str) or piece.supervised or (not piece.literal and self._spells_control_token(text)):
+                merged.append(piece)
+            elif merged and isinstance(before := merged[-1].part, str) and merged[-1].literal and not merged[-1].supervised:
+                merged[-1] = replace(merged[-1], part=before + text)
             else:
-                merged.append(piece if alone else replace(piece, literal=True))
+                merged.append(replace(piece, literal=True))
         return merged
 
     def _encode(self, pieces: Sequence[Piece]) -> Encoded:
         """Token ids of every different text, each tokenised on its own."""
         encoded: Encoded = {}
         for literal in (False, True):
-            texts = {piece.text: self._bare(piece.text) for piece in pieces if piece.literal == literal}
+            texts = {piece.part: self._bare(piece.part) for piece in pieces if piece.literal == literal and isinstance(piece.part, str)}
             asked = [text for text in texts.values() if text]
             ids = iter(self.tokenizer(asked, add_special_tokens=False, split_special_tokens=not literal)["input_ids"] if asked else ())
             encoded |= {(text, literal): next(ids) if bare else [] for text, bare in texts.items()}

@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.instruction import Message, Part
 from graphgpt.schema import configclass
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a rendered conversation.
+    """A stretch of a rendered conversation: a text, or an input between two.
 
     Args:
-        text: Its text.
+        part: What it is.
         supervised: Whether the model learns to write it (an answer with the sign that ends it).
         literal: Whether it belongs to the template, so that control tokens in it count; a user's text never makes one.
     """
 
-    text: str
+    part: Part
     supervised: bool = False
     literal: bool = False
 

@@ -1,9 +1,13 @@
-"""Wordings of prompts: sentences with words in braces."""
+"""Wordings of prompts: sentences with words in braces, and places for what is no text."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphgpt.errors import with_article
+from graphgpt.prompts.instruction import ModalityInput, Part
+
+#: Stands in a wording, and in the files of others, where an input goes.
+PLACEHOLDER = "<graph>"
 
 _ARTICLE = re.compile(r"\b([Aa]) \{(\w+)\}")
 
@@ -24,3 +28,25 @@ def fill_in(wording: str, words: Mapping[str, str]) -> str:
         return f"{letter}{with_article(words.get(name, '')).partition(' ')[0][1:]} {{{name}}}"
 
     return _ARTICLE.sub(article, wording).format_map(words)
+
+
+def content(wording: str, words: Mapping[str, str], inputs: Sequence[ModalityInput]) -> tuple[Part, ...]:
+    """What a message in a wording holds: its texts filled in, and the inputs in the order of its placeholders.
+
+    It is divided before anything is filled in, so a text may hold whatever it likes.
+
+    Raises:
+        ValueError: there are more or fewer inputs than places for them.
+    """
+    if (places := wording.count(PLACEHOLDER)) != len(inputs):
+        raise ValueError(f"{places} {PLACEHOLDER} in a wording, and {len(inputs)} inputs for them")
+    return tuple(part if not isinstance(part, str) else fill_in(part, words) for part in placed(wording, iter(inputs)))
+
+
+def placed(text: str, inputs: Iterator[ModalityInput]) -> Iterator[Part]:
+    """A text divided at its placeholders, each replaced by the next input."""
+    first, *others = text.split(PLACEHOLDER)
+    yield first
+    for other in others:
+        yield next(inputs)
+        yield other

@@ -18,11 +18,11 @@ from graphgpt.errors import DataError
 from graphgpt.files import file_sha256
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.prompts.wording import fill_in
+from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.wording import PLACEHOLDER, fill_in
 from graphgpt.registry import TASKS
 from graphgpt.schema import Split, configclass
-from graphgpt.task import DATASET_WORDS, Prediction, Task, TaskConfig
+from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig
 
 
 @configclass
@@ -87,7 +87,7 @@ class ChainOfThought(Task):
         found = super().problems(config)
         wording = cls._wording_problems("teacher", config.teacher.wording)
         found += [problem.replace("task.wordings.teacher", "task.teacher.wording", 1) for problem in wording]
-        if "<graph>" in config.teacher.wording:
+        if PLACEHOLDER in config.teacher.wording:
             found.append("task.teacher.wording: a teacher reads text only, so '<graph>' must not be in it.")
         if config.records is not None and not Path(config.records).is_file():
             found.append(f"task.records: there is no file {config.records}; 'graphgpt data distill ... --out {config.records}' writes it.")
@@ -121,22 +121,21 @@ class ChainOfThought(Task):
             raise DataError(f"{self.config.records} has no kept answer for any training node of the graph '{self.graph.card['name']}'.")
         return nodes
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         title, text = ("(hidden)",) * 2 if hide_text else (self.cut(self.graph.title(item)), self.cut(self.graph.body(item)))
-        prompt = self.fill(**self._words(title, text))
         subgraph = self.subgraph(item, seed)
+        asked = Message("user", *self.fill(subgraph, **self._words(title, text)))
         truth = int(self.graph.y[item])
         # A node that several teachers were asked about has several answers.
         answers = self._distilled[0].get(item, [self.graph.class_names[truth]])
-        inputs = (subgraph.input(self.graph),) * prompt.count("<graph>")
-        return Instruction(
+        return GraphInstruction(
             id=str(self.graph.ids[item].as_py()),
-            messages=(Message("user", prompt), Message("assistant", answers[seed % len(answers)])),
-            inputs=inputs,
+            messages=(asked, Message("assistant", answers[seed % len(answers)])),
             truth=truth,
             texts=(title, text),
-            limits=self.limits(inputs),
-            meta={"node": item, "subgraph": subgraph},
+            limits=self.limits(asked.inputs),
+            nodes=(item,),
+            subgraphs=(subgraph,),
         )
 
     @classmethod
@@ -158,9 +157,7 @@ class ChainOfThought(Task):
             textwrap.shorten(part, width=self.config.teacher.max_chars, placeholder="")
             for part in (self.graph.title(item), self.graph.body(item))
         )
-        names = {name: getattr(self.dataset, name) for name in DATASET_WORDS}
-        wording: str = self.config.teacher.wording
-        return fill_in(wording, names | self._words(title, text))
+        return fill_in(self.config.teacher.wording, self.dataset_words | self._words(title, text))
 
     def _words(self, title: str, text: str) -> dict[str, str]:
         names = self.graph.class_names
@@ -188,7 +185,7 @@ class ChainOfThought(Task):
             label = int(self.graph.y[node]) if node is not None else -1
             truth = self.graph.class_names[label] if label >= 0 else None
             if truth == record.truth:
-                answers.setdefault(node, []).append(record.answer.replace("<graph>", "< graph >"))
+                answers.setdefault(node, []).append(record.answer)
                 continue
             found = "that graph has no such node" if node is None else f"there its class is {truth!r}" if truth else "there it has no class"
             misfit = misfit or (

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import Prediction, Task, TaskConfig, generator
+from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig, generator
 
 ANSWER = "Based on the given graph tokens and the list of {node} titles, we obtain the matching of graph tokens and {node}s as follows: "
 
@@ -32,21 +32,20 @@ class GraphMatching(Task):
             return problems
         return [f"dataset.sampler.layout: 'graph_matching' names the node of every token, which '{layout}' has not; use 'sampled'."]
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         subgraph = self.subgraph(item, seed)
         titles = [self.cut(self.graph.title(node)) for node in subgraph.nodes[: subgraph.num_tokens].tolist()]
         order = torch.randperm(len(titles), generator=generator(seed)).tolist()
-        prompt = self.fill(titles=" ".join(f"{place}. {titles[i]}." for place, i in enumerate(order, start=1)))
+        asked = Message("user", *self.fill(subgraph, titles=" ".join(f"{place}. {titles[i]}." for place, i in enumerate(order, start=1))))
         answer = ANSWER.format(node=self.dataset.node) + " ".join(
             f"Graph token {i} corresponds to {title}." for i, title in enumerate(titles, start=1)
         )
-        inputs = (subgraph.input(self.graph),)
-        return Instruction(
+        return GraphInstruction(
             id=str(self.graph.ids[item].as_py()),
-            messages=(Message("user", prompt), Message("assistant", answer)),
-            inputs=inputs,
-            limits=self.limits(inputs),
-            meta={"node": item, "subgraph": subgraph},
+            messages=(asked, Message("assistant", answer)),
+            limits=self.limits(asked.inputs),
+            nodes=(item,),
+            subgraphs=(subgraph,),
         )
 
     @classmethod

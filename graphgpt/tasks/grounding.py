@@ -10,10 +10,10 @@ from torch import Tensor
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes
-from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS, TEXT_ENCODERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import Task, TaskConfig, generator
+from graphgpt.task import GroundingInstruction, Task, TaskConfig, generator
 
 
 @TASKS.register("grounding")
@@ -71,18 +71,15 @@ class Grounding(Task):
             return torch.full((self.config.neighbors,), item)
         return all_of_them[torch.randint(len(all_of_them), (self.config.neighbors,), generator=generator(seed))]
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GroundingInstruction:
         subgraph = self.subgraph(item, seed)
-        return Instruction(
+        return GroundingInstruction(
             id=str(self.graph.ids[item].as_py()),
-            messages=(Message("user", self.fill()), Message("assistant", self._text(item))),
-            inputs=(subgraph.input(self.graph),),
-            meta={
-                "node": item,
-                "subgraph": subgraph,
-                "text": self._read(item),
-                "around": [self._read(node) for node in self.neighbors(item, seed).tolist()],
-            },
+            messages=(Message("user", *self.fill(subgraph)), Message("assistant", self._text(item))),
+            nodes=(item,),
+            subgraphs=(subgraph,),
+            text=self._read(item),
+            around=[self._read(node) for node in self.neighbors(item, seed).tolist()],
         )
 
     def _read(self, node: int) -> Tensor | str:

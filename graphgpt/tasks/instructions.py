@@ -12,6 +12,7 @@ from graphgpt.errors import DataError, amount, did_you_mean, nearest
 from graphgpt.files import fingerprint
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.wording import placed
 from graphgpt.registry import DATASETS, TASKS
 from graphgpt.schema import configclass
 from graphgpt.task import Prediction, Task
@@ -130,13 +131,13 @@ class Instructions(Task):
                 hint = did_you_mean(turns[-1], self.candidates) or nearest("", self.candidates)
                 raise DataError(f"{self.records.place(item)}: the answer '{turns[-1]}' is not among task.candidates. {hint}")
         x = self.records.graphs.graphs[record.key]["x"] if record.subgraphs else torch.empty(0)
+        graphs = (GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs)
+        messages = tuple(Message("assistant", turn) if i % 2 else Message("user", *placed(turn, graphs)) for i, turn in enumerate(turns))
         return Instruction(
             id=record.id,
-            messages=tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns)),
-            inputs=tuple(GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs),
+            messages=messages,
             truth=truth,
-            texts=tuple(part for turn in turns[:-1:2] for part in turn.split("<graph>")),
-            meta={"record": record.number},
+            texts=tuple(part for message in messages[:-1:2] for part in message.content if isinstance(part, str)),
         )
 
     def _hidden(self, turn: str) -> str:

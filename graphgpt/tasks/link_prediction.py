@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from torch import Tensor
 from graphgpt.files import write_text
 from graphgpt.graphs.edge_splits import EdgeSplitConfig, split_edges
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.graphs.subgraph import GraphInput
-from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.graphs.subgraph import GraphInput, Subgraph
+from graphgpt.prompts.instruction import Message, ModalityInput
 from graphgpt.registry import TASKS
 from graphgpt.schema import SPLITS, Split, configclass
-from graphgpt.task import Task, TaskConfig, generator, node_identities
+from graphgpt.task import GraphInstruction, Task, TaskConfig, generator, node_identities
 
 YES, NO = 0, 1
 
@@ -91,26 +91,30 @@ class LinkPrediction(Task):
     def candidates(self) -> list[str]:
         return ["yes", "no"]
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         chance = float(torch.rand((), generator=generator(seed)))
         hidden = hide_text or (training and chance < self.config.text_dropout)
         pair = self.edges.pairs[item].tolist()
         titles = ["(hidden)" if hidden else self.cut(self.graph.title(node)) for node in pair]
         texts = ["(hidden)" if hidden else self.cut(self.graph.body(node)) for node in pair]
-        prompt = self.fill(title=titles[0], text=texts[0], other_title=titles[1], other_text=texts[1])
         graph = self.edges.training if self.edges.split[item] == SPLITS.index("train") else self.edges.evaluation
         subgraphs = [self.subgraph(node, seed, graph) for node in pair]
         truth = YES if self.edges.linked[item] else NO
-        inputs = partners(*(subgraph.input(self.graph) for subgraph in subgraphs)) if "<graph>" in prompt else ()
-        return Instruction(
+        words = {"title": titles[0], "text": texts[0], "other_title": titles[1], "other_text": texts[1]}
+        asked = Message("user", *self.fill(*subgraphs, **words))
+        return GraphInstruction(
             id="-".join(str(self.graph.ids[node].as_py()) for node in pair),
-            messages=(Message("user", prompt), Message("assistant", self.candidates[truth])),
-            inputs=inputs,
+            messages=(asked, Message("assistant", self.candidates[truth])),
             truth=truth,
             texts=(*titles, *texts),
-            limits=self.limits(inputs),
-            meta={"nodes": pair, "subgraphs": subgraphs, "pair": pair},
+            limits=self.limits(asked.inputs),
+            nodes=tuple(pair),
+            subgraphs=tuple(subgraphs),
         )
+
+    def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[ModalityInput, ...]:
+        """Each with the other beside it, for towers that compare them."""
+        return partners(*(subgraph.input(self.graph) for subgraph in subgraphs))
 
     @classmethod
     def metric_names(cls, config: Any) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import Task, TaskConfig, generator
+from graphgpt.task import GraphInstruction, Task, TaskConfig, generator
 
 
 @TASKS.register("node_classification")
@@ -33,28 +33,31 @@ class NodeClassification(Task):
     def candidates(self) -> list[str]:
         return list(self.graph.class_names)
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         chance = float(torch.rand((), generator=generator(seed)))
         hidden = hide_text or (training and chance < self.config.text_dropout)
         names = self.graph.class_names
         title, text = ("(hidden)",) * 2 if hidden else (self.cut(self.graph.title(item)), self.cut(self.graph.body(item)))
-        prompt = self.fill(
-            classes="; ".join(names),
-            numbered=". ".join(f"{i}. {name}" for i, name in enumerate(names, start=1)),
-            title=title,
-            text=text,
-        )
         subgraph = self.subgraph(item, seed)
+        asked = Message(
+            "user",
+            *self.fill(
+                subgraph,
+                classes="; ".join(names),
+                numbered=". ".join(f"{i}. {name}" for i, name in enumerate(names, start=1)),
+                title=title,
+                text=text,
+            ),
+        )
         truth = int(self.graph.y[item])
-        inputs = (subgraph.input(self.graph),) if "<graph>" in prompt else ()
-        return Instruction(
+        return GraphInstruction(
             id=str(self.graph.ids[item].as_py()),
-            messages=(Message("user", prompt), Message("assistant", names[truth])),
-            inputs=inputs,
+            messages=(asked, Message("assistant", names[truth])),
             truth=truth,
             texts=(title, text),
-            limits=self.limits(inputs),
-            meta={"node": item, "subgraph": subgraph},
+            limits=self.limits(asked.inputs),
+            nodes=(item,),
+            subgraphs=(subgraph,),
         )
 
     def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:

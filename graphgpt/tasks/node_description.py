@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import Prediction, Task, TaskConfig
+from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig
 
 
 @TASKS.register("node_description")
@@ -19,17 +19,16 @@ class NodeDescription(Task):
     class Config(TaskConfig):
         pass
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         subgraph = self.subgraph(item, seed)
-        prompt = self.fill()
+        asked = Message("user", *self.fill(subgraph))
         answer = f"{self.graph.title(item)}. {self.graph.body(item)}"
-        inputs = (subgraph.input(self.graph),) if "<graph>" in prompt else ()
-        return Instruction(
+        return GraphInstruction(
             id=str(self.graph.ids[item].as_py()),
-            messages=(Message("user", prompt), Message("assistant", self.cut(answer))),
-            inputs=inputs,
-            limits=self.limits(inputs),
-            meta={"node": item, "subgraph": subgraph},
+            messages=(asked, Message("assistant", self.cut(answer))),
+            limits=self.limits(asked.inputs),
+            nodes=(item,),
+            subgraphs=(subgraph,),
         )
 
     @classmethod

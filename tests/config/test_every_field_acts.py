@@ -237,7 +237,7 @@ def asked(task: Any) -> Any:
         for training in (True, False):
             one = task.instruction(item, seed=item, training=training)
             parts = [(tuple(part.x.shape), part.num_tokens, part.edge_index.tolist()) for part in one.inputs]
-            found.append((one.id, [message.content for message in one.messages], parts, str(one.meta.get("around"))))
+            found.append((one.id, [message.shown for message in one.messages], parts, str(getattr(one, "around", None))))
     if hasattr(task, "teacher_prompt"):
         found += [task.teacher_prompt(0), task.answer_metrics(SimpleNamespace(text="Art, Biology", truth=1))]
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -358,7 +358,7 @@ def test_with_the_last_input_only_the_first_graph_changes_nothing(
 ) -> None:
     task = make_task("link_prediction", graph)
     asked = task.instruction(int(task.items("test")[0]), seed=0, training=False)
-    other = replace(asked, inputs=(replace(asked.inputs[0], x=asked.inputs[0].x + 1), asked.inputs[1]))
+    other = asked.with_inputs((replace(asked.inputs[0], x=asked.inputs[0].x + 1), asked.inputs[1]))
     candidates = [(1, 2), (1, 3)]
     for last_only in (False, True):
         model = livelier(tiny_model(compat={"last_input_only": last_only}))
@@ -410,6 +410,8 @@ def test_bfloat16_language_model_trains_float32_parts(tiny_model: MakeModel, sam
 class Image:
     """Pixels of one picture, shape ``[channels, height, width]``; every row of patches becomes a token."""
 
+    modality: ClassVar[str] = "image"
+
     pixels: Tensor
 
     @property
@@ -454,15 +456,21 @@ def test_nothing_in_the_model_assumes_graphs(train: bool, tiny_model: MakeModel,
     scratch(TOWERS, monkeypatch).register("image_rows")(ImageRows)
     model = livelier(tiny_model(3, tower={"name": "image_rows", "train": train, "width": 6}))
     generator = torch.Generator().manual_seed(0)
+
+    def image(size: tuple[int, int]) -> Image:
+        return Image(torch.randn(3, *size, generator=generator))
+
     instructions = [
         Instruction(
             id=f"picture {i}",
-            messages=(Message("user", "What is on <image>?" * len(sizes)), Message("assistant", f"A cat {i}")),
-            inputs=tuple(Image(torch.randn(3, *size, generator=generator)) for size in sizes),
+            messages=(
+                Message("user", *(part for size in sizes for part in ("What is on ", image(size), "?"))),
+                Message("assistant", f"A cat {i}"),
+            ),
         )
         for i, sizes in enumerate([[(8, 6)], [(16, 3), (4, 4)], []])
     ]
-    batch = examples(model, instructions, modality=Modality("<image>"))
+    batch = examples(model, instructions, modality=Modality())
     assert [example.ids.count(PATCH) for example in batch] == [2, 5, 0]
 
     total, _ = model(collated(model, batch))
@@ -470,6 +478,6 @@ def test_nothing_in_the_model_assumes_graphs(train: bool, tiny_model: MakeModel,
     model.loss(collated(model, batch)).backward()
     assert (model.tower.linear.weight.grad is not None) == train
     with torch.no_grad():
-        questions = prompts(model, instructions, modality=Modality("<image>"))
+        questions = prompts(model, instructions, modality=Modality())
         assert model.generate(questions, 6) == [greedy(model, question, 6, {257})[0] for question in questions]
         assert model.score(questions, [(1, 2), (1, 3)]).isfinite().all()

@@ -139,7 +139,7 @@ def test_chat_with_a_system(fields: dict[str, str], system: str | None) -> None:
 @pytest.mark.parametrize("turns", [("One?", "First"), ("One?", "First", "Two?", "Second"), ("é", "ü\n", "", "x " * 9, "?", "!")])
 def test_chat_is_what_the_tokenizer_itself_makes_of_it(turns: tuple[str, ...]) -> None:
     instruction = conversation(*turns, system="Be brief.")
-    messages = [{"role": message.role, "content": message.content} for message in instruction.messages]
+    messages = [{"role": message.role, "content": message.text} for message in instruction.messages]
     text = BYTES.apply_chat_template(messages, tokenize=False)
     assert list(processor("chat")(instruction).ids) == BYTES(text, add_special_tokens=False)["input_ids"]
     start = BYTES.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)

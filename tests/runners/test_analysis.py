@@ -187,7 +187,7 @@ def test_an_answer_beside_the_list_of_classes(graph: TextAttributedGraph, make_t
 
     def changed(item: int, hide: bool, text: str) -> Instruction:
         found = asked(task, item, hide)
-        return replace(found, messages=(Message("user", found.messages[0].content + text), found.messages[1]))
+        return replace(found, messages=(Message("user", *found.messages[0].content, text), found.messages[1]))
 
     own = [changed(i, False, f" {CLASS_NAMES[int(graph.y[i])]}") for i in items]
     assert leaks(own, [asked(task, i, True) for i in items]) == []

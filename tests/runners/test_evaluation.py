@@ -588,7 +588,7 @@ def test_leaks_are_reported_or_refused(checkpoint: Path, run: Evaluate, monkeypa
     def leaky(self: NodeClassification, item: int, **arguments: Any) -> Any:
         found = honest(self, item, **arguments)
         question, answer = found.messages
-        return replace(found, messages=(Message("user", f"{question.content} A neighbor is {answer.content.upper()}!"), answer))
+        return replace(found, messages=(Message("user", *question.content, f" A neighbor is {answer.text.upper()}!"), answer))
 
     monkeypatch.setattr(NodeClassification, "instruction", leaky)
     quick = ["limit=null", "samples=0", "baselines=false", "ablation=none", "bootstrap=0"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CLASS_NAMES, CONFIGS, UNLABELLED, csv_overrides, make_processor
+from helpers import CLASS_NAMES, CONFIGS, UNLABELLED, csv_overrides, make_processor, written
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -169,12 +169,12 @@ def test_it_trains_on_kept_records_of_the_training_split(
         assert task.items(split).tolist() == plain.items(split).tolist()
     assert not set(UNLABELLED) & set(task.items("test").tolist())
     instruction = task.instruction(kept[0], seed=3, training=True)
-    assert instruction.messages[-1].content == records[0]["answer"]
+    assert instruction.messages[-1].text == records[0]["answer"]
     assert instruction.truth == int(graph.y[kept[0]])
     assert instruction.id == f"n{kept[0]}"
     without = task.instruction(int(task.items("val")[0]), seed=3, training=False)
     assert without.truth is not None
-    assert without.messages[-1].content == graph.class_names[without.truth]
+    assert without.messages[-1].text == graph.class_names[without.truth]
 
 
 def test_several_answers_to_a_node_take_turns(
@@ -183,10 +183,10 @@ def test_several_answers_to_a_node_take_turns(
     node = train_nodes[0]
     records = [record(graph, node, answer=f"{name} <graph>", model=name) for name in ("a", "b", "c")]
     task = make_task("chain_of_thought", graph, records=str(write(tmp_path / "a.jsonl", records)))
-    said = {task.instruction(node, seed=seed, training=True).messages[-1].content for seed in range(20)}
-    assert said == {"a < graph >", "b < graph >", "c < graph >"}
+    said = {task.instruction(node, seed=seed, training=True).messages[-1].text for seed in range(20)}
+    assert said == {"a <graph>", "b <graph>", "c <graph>"}
     one = task.instruction(node, seed=7, training=True)
-    assert one.messages == task.instruction(node, seed=7, training=True).messages
+    assert one.messages[-1] == task.instruction(node, seed=7, training=True).messages[-1]
 
 
 @pytest.mark.parametrize("wording", ["constant_first", "released", "released_arxiv", "released_pubmed"])
@@ -194,7 +194,7 @@ def test_several_answers_to_a_node_take_turns(
 def test_prompts(graph: TextAttributedGraph, make_task: MakeTask, wording: str, hide_text: bool) -> None:
     task = make_task("chain_of_thought", graph, wording=wording)
     instruction = task.instruction(7, seed=1, training=False, hide_text=hide_text)
-    prompt = instruction.messages[0].content
+    prompt = written(instruction.messages[0])
     assert prompt.count("<graph>") == len(instruction.inputs) == 1
     assert (graph.title(7) in prompt) == (graph.body(7) in prompt) == (not hide_text)
     assert ("(hidden)" in prompt) == hide_text
@@ -205,7 +205,7 @@ def test_prompts(graph: TextAttributedGraph, make_task: MakeTask, wording: str, 
 
 
 def test_the_released_wording_of_cora(graph: TextAttributedGraph, make_task: MakeTask) -> None:
-    prompt = make_task("chain_of_thought", graph, wording="released").instruction(7, seed=1, training=False).messages[0].content
+    prompt = written(make_task("chain_of_thought", graph, wording="released").instruction(7, seed=1, training=False).messages[0])
     head = "Given a citation graph: \n<graph>\nwhere the 0th node is the target paper, with the following information: \nAbstract: "
     assert prompt.startswith(head)
     assert prompt.endswith(
@@ -275,7 +275,7 @@ def test_records_of_another_graph(
     with pytest.raises(DataError, match=expected):
         task.items("train")
     # To evaluate a model on another graph than it was trained on is no mistake.
-    assert task.instruction(train_nodes[0], seed=0, training=False).messages[-1].content == records[0]["answer"]
+    assert task.instruction(train_nodes[0], seed=0, training=False).messages[-1].text == records[0]["answer"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_features_and_texts_are_two_encodings() -> None:
     found = TASK.instruction(3, seed=0, training=True)
     [subgraph] = found.inputs
     assert torch.equal(subgraph.x[0], GRAPH.features[3])  # type: ignore[attr-defined]
-    assert torch.equal(found.meta["text"], TEXTS[3])
+    assert torch.equal(found.text, TEXTS[3])
     assert subgraph.num_tokens == 1
     assert found.truth is None
 
@@ -58,24 +58,24 @@ def test_without_an_encoder_the_texts_themselves_are_given(make_task: Callable[.
     task = make_task("grounding", graph, text_encoder=None, max_chars=12)
     assert isinstance(task, Grounding) and task.text_dim is None
     found = task.instruction(3, seed=0, training=True)
-    assert found.meta["text"] == found.messages[1].content == task.cut(f"{graph.title(3)}. {graph.body(3)}")
-    assert len(found.meta["around"]) == 3
-    assert all(0 < len(text) <= 12 for text in found.meta["around"])
+    assert found.text == found.messages[1].text == task.cut(f"{graph.title(3)}. {graph.body(3)}")
+    assert len(found.around) == 3
+    assert all(0 < len(text) <= 12 for text in found.around)
 
 
 @pytest.mark.parametrize("neighbors", [1, 3])
 def test_an_isolated_node_is_its_own_neighbour(neighbors: int) -> None:
     found = build(GRAPH, neighbors=neighbors).instruction(ISOLATED, seed=0, training=True)
-    assert torch.equal(torch.stack(found.meta["around"]), TEXTS[[ISOLATED] * neighbors])
+    assert torch.equal(torch.stack(found.around), TEXTS[[ISOLATED] * neighbors])
 
 
 @given(item=st.integers(0, NUM_NODES - 1), seed=st.integers(0, 2**63 - 1))
 def test_a_sample_follows_from_its_seed_and_has_neighbours_only(item: int, seed: int) -> None:
     once, again = (TASK.instruction(item, seed=seed, training=training) for training in (True, False))
-    assert torch.equal(torch.stack(once.meta["around"]), torch.stack(again.meta["around"]))
-    assert torch.equal(once.meta["subgraph"].nodes, again.meta["subgraph"].nodes)
+    assert torch.equal(torch.stack(once.around), torch.stack(again.around))
+    assert torch.equal(once.subgraphs[0].nodes, again.subgraphs[0].nodes)
     drawn = TASK.neighbors(item, seed)
-    assert torch.equal(torch.stack(once.meta["around"]), TEXTS[drawn])
+    assert torch.equal(torch.stack(once.around), TEXTS[drawn])
     assert set(drawn.tolist()) <= (set(GRAPH.neighbors(item).tolist()) or {item})
 
 

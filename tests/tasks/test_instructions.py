@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import make_model, make_processor, parsed
+from helpers import make_model, make_processor, parsed, written
 from released_files import (
     ARXIV,
     CORA,
@@ -52,7 +52,7 @@ def test_a_record_is_asked_as_released(tmp_path: Path) -> None:
     assert task.items("train").tolist() == [0, 1, 2, 3, 4, 5]
     assert not len(task.items("val")) and not len(task.items("test"))
     pubmed, link, matching, text = (make(task, i) for i in (0, 3, 4, 5))
-    assert [(message.role, message.content) for message in pubmed.messages] == [
+    assert [(message.role, written(message)) for message in pubmed.messages] == [
         ("user", PUBMED["conversations"][0]["value"]),
         ("assistant", "Experimentally induced diabetes"),
     ]
@@ -61,7 +61,7 @@ def test_a_record_is_asked_as_released(tmp_path: Path) -> None:
     assert graph.edge_index.tolist() == PUBMED["graph"]["edge_index"]
     assert graph.num_tokens == 21
     assert [torch.equal(part.x, graph_data("pubmed").x[nodes]) for part, nodes in zip(link.inputs, ([5, 6, 7], [9, 19_716]), strict=True)]
-    assert [message.content for message in matching.messages] == [turn["value"] for turn in MATCHING["conversations"][1:]]
+    assert [written(message) for message in matching.messages] == [turn["value"] for turn in MATCHING["conversations"][1:]]
     assert text.inputs == () and [message.role for message in text.messages] == ["user", "assistant"] * 2
     assert (task.input_dim, task.data["name"], task.data["features"]) == (FEATURES, "records", FEATURES)
     assert task.summary == "records, 6 records (2 arxiv, 1 cora, 1 pubmed, 1 pubmed (2 graphs), 1 text only), 8 features"
@@ -69,7 +69,8 @@ def test_a_record_is_asked_as_released(tmp_path: Path) -> None:
 
 def test_it_goes_to_another_process(tmp_path: Path) -> None:
     task = pickle.loads(pickle.dumps(make_instructions(tmp_path)))
-    assert make(task, 1).messages == make(make_instructions(tmp_path), 1).messages
+    here = make(make_instructions(tmp_path), 1)
+    assert [message.shown for message in make(task, 1).messages] == [message.shown for message in here.messages]
 
 
 # Golden tokens: Vicuna's form on bytes. Put together here once more by hand, and held to a hash so that neither can drift.
@@ -241,10 +242,10 @@ def test_an_answer_that_is_no_candidate(tmp_path: Path) -> None:
 
 def test_own_texts_are_hidden(tmp_path: Path) -> None:
     task = make_instructions(tmp_path)
-    arxiv = make(task, 1, hide_text=True).messages[0].content
+    arxiv = written(make(task, 1, hide_text=True).messages[0])
     before, after = ARXIV["conversations"][0]["value"].split("Abstract: We study gloves that type — on paper. \n Title: Typing in the air")
     assert arxiv == f"{before}Abstract: (hidden) \n Title: (hidden){after}"
-    link = make(task, 3, hide_text=True).messages[0].content
+    link = written(make(task, 3, hide_text=True).messages[0])
     assert "Insulin" not in link and "Mice" not in link and "Rats" not in link
     assert link.count("Abstract: (hidden) Title: (hidden) ") == 2 and link.count("<graph>") == 2
     assert make(task, 5, hide_text=True).messages == make(task, 5).messages  # no text of its own

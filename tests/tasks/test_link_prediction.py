@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, make_processor, parsed
+from helpers import CONFIGS, make_processor, parsed, written
 from omegaconf import OmegaConf
 from sklearn.metrics import balanced_accuracy_score
 
@@ -29,12 +29,12 @@ def test_two_subgraphs_around_the_two_nodes(task: Any) -> None:
     for item in task.items("test").tolist():
         found = task.instruction(item, seed=1, training=False)
         pair = task.edges.pairs[item].tolist()
-        assert [int(subgraph.nodes[0]) for subgraph in found.meta["subgraphs"]] == pair
-        assert found.messages[0].content.count("<graph>") == len(found.inputs) == 2
-        assert found.messages[1].content == ("yes" if task.edges.linked[item] else "no") == task.candidates[found.truth]
+        assert [int(subgraph.nodes[0]) for subgraph in found.subgraphs] == pair
+        assert written(found.messages[0]).count("<graph>") == len(found.inputs) == 2
+        assert found.messages[1].text == ("yes" if task.edges.linked[item] else "no") == task.candidates[found.truth]
         for place, node in enumerate(pair):
             title = task.cut(task.graph.title(node))
-            assert f"{('First', 'Second')[place]} title: {title}" in found.messages[0].content
+            assert f"{('First', 'Second')[place]} title: {title}" in found.messages[0].text
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -46,14 +46,14 @@ def test_no_target_edge_is_in_any_subgraph(task: Any, split: Any) -> None:
         if linked and part in hidden
     }
     for item in task.items(split).tolist():
-        for subgraph in task.instruction(item, seed=item, training=split == "train").meta["subgraphs"]:
+        for subgraph in task.instruction(item, seed=item, training=split == "train").subgraphs:
             nodes = subgraph.nodes.tolist()
             assert targets.isdisjoint(frozenset((nodes[a], nodes[b])) for a, b in subgraph.edge_index.T.tolist())
 
 
 def test_texts_can_be_hidden(task: Any) -> None:
     item = int(task.items("test")[0])
-    text = task.instruction(item, seed=0, training=False, hide_text=True).messages[0].content
+    text = task.instruction(item, seed=0, training=False, hide_text=True).messages[0].text
     for node in task.edges.pairs[item].tolist():
         assert task.graph.title(node) not in text
 
@@ -140,4 +140,4 @@ def test_a_wording_needs_both_graphs() -> None:
 
 def test_what_an_edge_says_is_in_the_prompt_that_asks_for_it(make_task: MakeTask, graph: TextAttributedGraph) -> None:
     task = make_task("link_prediction", graph, wording="relation")
-    assert 'In a citation graph, an edge says "paper cites paper".' in task.instruction(0, seed=0, training=False).messages[0].content
+    assert 'In a citation graph, an edge says "paper cites paper".' in task.instruction(0, seed=0, training=False).messages[0].text

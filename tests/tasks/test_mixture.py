@@ -15,6 +15,7 @@ from graphgpt.errors import DataError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.batch import training_batch
+from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.task import Task
 from graphgpt.tasks.mixture import Mixture, Part
 
@@ -43,7 +44,7 @@ def test_an_item_is_asked_as_its_part_asks(tasks: dict[str, Task]) -> None:
             seen.append(name)
             part = tasks[name]
             same = [part.instruction(i, seed=7, training=split == "train") for i in part.items(split).tolist()]  # type: ignore[arg-type]
-            assert (own, found.messages) in [(other.id, other.messages) for other in same]
+            assert (own, found.prompt) in [(other.id, other.prompt) for other in same]
         assert Counter(seen) == {name: len(task.items(split)) for name, task in tasks.items()}  # type: ignore[arg-type]
 
 
@@ -98,8 +99,8 @@ def test_a_mixed_batch_has_the_losses_of_its_samples(tasks: dict[str, Task], tin
     processor = make_processor(model)
     instructions = [task.instruction(int(task.items("train")[0]), seed=1, training=False) for task in tasks.values()]
     text = tasks["nodes"].instruction(5, seed=1, training=False)
-    plain = text.messages[0].content.replace("<graph>", "none")
-    instructions.append(type(text)(id="text", messages=(type(text.messages[0])("user", plain), text.messages[1])))
+    plain = text.messages[0].text
+    instructions.append(Instruction(id="text", messages=(Message("user", plain), text.messages[1])))
     examples = [processor(instruction) for instruction in instructions]
     alone = torch.stack([model.loss(training_batch([example], model.tower.collate)) for example in examples])
     together: Tensor = model.loss(training_batch(examples, model.tower.collate))

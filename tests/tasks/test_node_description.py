@@ -13,8 +13,8 @@ def test_the_text_is_the_answer(make_task: Callable[..., Task], graph: TextAttri
     task = make_task("node_description", graph, max_chars=40)
     assert set(task.items("train").tolist()) >= {57, 58}  # no label is needed
     found = task.instruction(3, seed=0, training=True)
-    assert found.messages[1].content == task.cut(f"{graph.title(3)}. {graph.body(3)}")
-    assert graph.title(3) not in found.messages[0].content
+    assert found.messages[1].text == task.cut(f"{graph.title(3)}. {graph.body(3)}")
+    assert graph.title(3) not in found.messages[0].text
     assert found.truth is None and task.candidates is None
 
 

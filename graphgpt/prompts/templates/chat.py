@@ -37,9 +37,9 @@ class Chat(Template):
         for text, turn in zip(before, turns, strict=True):
             pieces += self._between(text, ending)
             ending = turn.role == "assistant"
-            pieces.append(Piece(turn.content, supervised=ending))
+            pieces += [Piece(part, supervised=ending) for part in turn.content]
         pieces += self._between(behind, ending)
-        return [piece for piece in pieces if piece.text]
+        return [piece for piece in pieces if piece.part != ""]
 
     def _frame(self, roles: tuple[Role, ...]) -> list[str]:
         """The template's texts before each content, and behind the last."""

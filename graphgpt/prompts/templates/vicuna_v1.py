@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.instruction import Message, Part
 from graphgpt.prompts.template import Piece, Template
 from graphgpt.registry import TEMPLATES
 
@@ -22,19 +22,23 @@ class VicunaV1(Template):
     def render(self, messages: Sequence[Message]) -> list[Piece]:
         turns = list(messages)
         own = SYSTEM if self.config.system is None else self.config.system
-        system = turns.pop(0).content if turns[0].role == "system" else own
-        pieces = [Piece(self.tokenizer.bos_token or "", literal=True), Piece(system)]
-        for message in turns:
+        first, turns = (turns[0].text, turns[1:]) if turns[0].role == "system" else (own, turns)
+        pieces = [Piece(self.tokenizer.bos_token or "", literal=True), Piece(first)]
+        for number, message in enumerate(turns):
             if message.role == "user":
-                pieces += [
-                    Piece(" USER:" if len(pieces) == 2 else "USER:", literal=True),
-                    Piece(" " + message.content),
-                    Piece(" ASSISTANT:", literal=True),
-                ]
+                said = [Piece(part) for part in _after_a_space(message)]
+                pieces += [Piece("USER:" if number else " USER:", literal=True), *said, Piece(" ASSISTANT:", literal=True)]
             else:
-                pieces += [Piece(" " + message.content, supervised=True), Piece(self.terminator, supervised=True, literal=True)]
-        return [piece for piece in pieces if piece.text]
+                said = [Piece(part, supervised=True) for part in _after_a_space(message)]
+                pieces += [*said, Piece(self.terminator, supervised=True, literal=True)]
+        return [piece for piece in pieces if piece.part != ""]
 
     @property
     def terminator(self) -> str:
         return str(self.tokenizer.eos_token)
+
+
+def _after_a_space(message: Message) -> list[Part]:
+    """The content behind ``USER:`` or ``ASSISTANT:``; the space is part of its first text."""
+    first, *others = message.content or ("",)
+    return [" " + first, *others] if isinstance(first, str) else [" ", first, *others]
