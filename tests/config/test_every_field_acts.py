@@ -227,7 +227,7 @@ def text_encoder(name: str, data: dict[str, Any]) -> Any:
 
 def template(name: str, data: dict[str, Any]) -> Any:
     built = TEMPLATES.build(parsed(TEMPLATES.get(name).Config, {"name": name} | data), load_tokenizer(LLMConfig(path="random:tiny")))
-    return [piece.text for piece in built.render([Message("user", "a"), Message("assistant", "b")])]
+    return [piece.part for piece in built.render([Message("user", "a"), Message("assistant", "b")])]
 
 
 def asked(task: Any) -> Any:
@@ -371,8 +371,8 @@ VALUES: list[Row] = [
     ("text_encoder/*.max_tokens", {}, 2),
     ("text_encoder/llm_states.batch_size", {}, 7),
     ("template/*.system", {}, "Be short."),
-    ("task/*.wording", {"wordings": {"a": "One <graph> <graph> {node}", "b": "Two <graph> <graph> {node}"}, "wording": "a"}, "b"),
-    ("task/*.wordings", {"wordings": {"a": "One <graph> <graph>"}, "wording": "a"}, {"a": "Two <graph> <graph>"}),
+    ("task/*.wording", {"wordings": {"a": "One {node}", "b": "Two {node}"}, "wording": "a"}, "b"),
+    ("task/*.wordings", {"wordings": {"a": "One {node}"}, "wording": "a"}, {"a": "Two {node}"}),
     ("task/*.text_dropout", {}, 1.0),
     ("task/link_prediction.split.train", {}, 0.4),
     ("task/link_prediction.split.val", {}, 0.2),
