@@ -254,7 +254,7 @@ def _run(program: Callable[[C, Path], None], read: Callable[[], C], folder: Path
             log.info("%s: done already", folder)
             return objective(folder)
         if swept and isinstance(config, ExperimentConfig):
-            config = dataclasses.replace(config, resume=str(folder))
+            config = dataclasses.replace(config, resume=str(folder))  # type: ignore[call-arg]  # mypy takes it for an evaluation, too
         if speaks():
             (folder / ERROR).unlink(missing_ok=True)
             if isinstance(config, ExperimentConfig):

@@ -78,7 +78,8 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
         for name, values in zip(names, drawn.T, strict=True):
             defined = values[np.isfinite(values)]
             if len(defined):
-                low, high = _widened(*np.percentile(defined, [2.5, 97.5]).tolist(), items=len(runs[0]))
+                low, high = map(float, np.percentile(defined, [2.5, 97.5]))
+                low, high = _widened(low, high, len(runs[0]))
                 if low < high:  # a point, such as a single answer's ROUGE-L, is no interval
                     intervals[name] = (low, high)
     return Figures(metrics=mean, intervals=intervals, deviations=deviations)
