@@ -90,7 +90,7 @@ def one(place: int, overrides: Sequence[str]) -> dict[str, Any]:
     item = int(items[place])
     drawn = task.instruction(item, seed=0, training=True)
     seconds = time.perf_counter() - start
-    texts = [drawn.id, *(message.content for message in drawn.messages)]
+    texts = [drawn.id, *("".join(part if isinstance(part, str) else "<graph>" for part in message.content) for message in drawn.messages)]
     shapes = [[*part.x.shape, *part.edge_index.shape] for part in drawn.inputs]
     return {"seconds": seconds, "memory": resident("VmHWM") - before, "items": len(items), "item": item, "texts": texts, "shapes": shapes}
 

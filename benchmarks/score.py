@@ -57,7 +57,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
     def writes(part: Sequence[Instruction], to_the_end: bool) -> None:
         for question in part[:writing]:
-            length = len(processor.answer(question.messages[-1].content)) if to_the_end else NEW_TOKENS
+            length = len(processor.answer(question.messages[-1].text)) if to_the_end else NEW_TOKENS
             plain_answer(model, processor.prompt(question), min(length, NEW_TOKENS))
 
     turns = [iter(parts) for _ in range(4)]

@@ -264,7 +264,8 @@ def test_parts_of_a_mixture_are_scored_by_themselves(data: list[str], tmp_path: 
     known = known_metrics(done.experiment.model, done.experiment.task, done.experiment.runner)
     logged = {name for line in done.lines for name in line if name.startswith("val/")}
     assert {"val/accuracy/nodes", "val/auc/links"} <= logged
-    assert logged == {name for name in known if name.startswith("val/")}
+    three = {"val/top3/nodes"}  # of three classes it is not defined
+    assert logged == {name for name in known if name.startswith("val/")} - three
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
