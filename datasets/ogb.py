@@ -81,7 +81,7 @@ class OgbFolder(GraphDataset):
         edge_file = _file(folder / "raw", "edge.csv")
         edges = _numbers(edge_file)
         if edges.shape[1] != 2:
-            raise DataError(f"{edge_file}: {edges.shape[1]} columns, expected 2: source and target.")
+            raise DataError(f"{edge_file}: {amount(edges.shape[1], 'column')}, expected 2: source and target.")
         _check_range(edge_file, edges, n, "node")
         label_file = _file(folder / "raw", "node-label.csv")
         labels = _labels(label_file, n)
@@ -114,7 +114,8 @@ class OgbFolder(GraphDataset):
             return _mapping(_file(folder / "mapping", "labelidx2*.csv"), count)
         if len(self.config.classes) < count:
             raise DataError(
-                f"dataset.classes has {len(self.config.classes)} names, expected at least {count}: the labels go up to {count - 1}."
+                f"dataset.classes has {amount(len(self.config.classes), 'name')}, expected at least {count}: "
+                f"the labels go up to {count - 1}."
             )
         return self.config.classes
 

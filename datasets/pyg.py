@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphgpt.errors import DataError, first_line, with_article
+from graphgpt.errors import DataError, amount, first_line, with_article
 from graphgpt.files import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
@@ -111,7 +111,7 @@ class PygFile(GraphDataset):
                 names = [by_label.get(label, f"class {label}") for label in range(count)]
         names = [name.strip() for name in names]
         if len(names) < count:
-            raise DataError(f"{where} has {len(names)} names, expected at least {count}: the labels go up to {count - 1}.")
+            raise DataError(f"{where} has {amount(len(names), 'name')}, expected at least {count}: the labels go up to {count - 1}.")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{where} names '{twice[0]}' more than once.")
         return names

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphgpt.errors import amount
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.task import GraphInstruction
@@ -213,7 +214,7 @@ def leaks(instructions: Sequence[Instruction], hidden: Sequence[Instruction]) ->
 
     def note(kind: str, what: str, ids: list[str]) -> None:
         if ids:
-            sentence = f"{what} in {len(ids)} of {len(instructions)} samples, the first is '{ids[0]}'."
+            sentence = f"{what} in {len(ids)} of {amount(len(instructions), 'sample')}, the first is '{ids[0]}'."
             found.append({"kind": kind, "ids": ids, "sentence": sentence})
 
     asked = [

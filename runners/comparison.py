@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from graphgpt.errors import DataError
+from graphgpt.errors import DataError, amount
 from graphgpt.records import read_lines
 from graphgpt.runners.report import Row
 from graphgpt.runs import PredictionLine, read_result
@@ -35,8 +35,9 @@ def compared_rows(task: Task, config: Any, items: Collection[int]) -> Iterator[R
         theirs = _items(Path(folder) / "predictions.jsonl", config.seed)
         if theirs != set(items):
             raise DataError(
-                f"compare.{name}: {folder} asked about {len(theirs)} items, {len(theirs & set(items))} of them among the {len(items)} "
-                "of this evaluation; give both the same limit, seed and split (what either checkpoint was trained on is left out)."
+                f"compare.{name}: {folder} asked about {amount(len(theirs), 'item')}, {len(theirs & set(items))} of them "
+                f"among the {len(items)} of this evaluation; give both the same limit, seed and split "
+                "(what either checkpoint was trained on is left out)."
             )
         yield Row(**{**result["rows"][0], "name": name, "note": f"evaluated in {folder}", "is_model": False})
 

@@ -94,14 +94,14 @@ def look(task: Task, reader: Reader, training: Tensor, validation: Tensor, seed:
         of = f" of {lengths.items:,}" if lengths.looked < lengths.items else ""
         about = f"the longest of {lengths.looked:,}{of} {kind} samples has {amount(lengths.longest, 'token')}"
         if lengths.too_long and processor.too_long == "raise":
-            limit = f"model.max_length={processor.max_length}"
+            limit, verb = f"model.max_length={processor.max_length}", "is" if len(lengths.too_long) == 1 else "are"
             raise DataError(
-                f"{len(lengths.too_long):,} of {lengths.looked:,}{of} {kind} samples are longer than {limit}; the longest, "
-                f"'{lengths.sample}', has {lengths.longest:,} tokens. {', '.join(['Raise it', *lowering(lengths.limits)])}, "
+                f"{len(lengths.too_long):,} of {lengths.looked:,}{of} {kind} samples {verb} longer than {limit}; the longest, "
+                f"'{lengths.sample}', has {amount(lengths.longest, 'token')}. {', '.join(['Raise it', *lowering(lengths.limits)])}, "
                 "or choose model.too_long=cut (texts are shortened) or model.too_long=skip (samples are left out)."
             )
         if lengths.too_long:
-            about += f", {len(lengths.too_long):,} of them are too long and {'left out' if processor.too_long == 'skip' else 'are cut'}"
+            about += f", {len(lengths.too_long):,} of them too long and {'left out' if processor.too_long == 'skip' else 'cut'}"
         if lengths.too_long and processor.too_long == "cut":
             for item in lengths.too_long:  # or the run would end when one that cannot be cut is drawn
                 reader.read([task.instruction(item, seed=mix(chance, 0, item), training=kind == "training")])

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphgpt.errors import DataError, first_line, with_article
+from graphgpt.errors import DataError, amount, first_line, with_article
 from graphgpt.files import atomic_folder, fingerprint_of
 from graphgpt.schema import SPLITS
 
@@ -259,7 +259,7 @@ def _check_texts(texts: pa.Table, nodes: int) -> None:
     if texts.schema.types != TEXT_SCHEMA.types:
         raise ValueError(f"expected texts, found {', '.join(map(str, texts.schema.types))}")
     if texts.num_rows != nodes:
-        raise ValueError(f"it holds the texts of {texts.num_rows} nodes, expected {nodes} as rowptr says")
+        raise ValueError(f"it holds the texts of {amount(texts.num_rows, 'node')}, expected {nodes} as rowptr says")
     texts.validate()
     for column in texts.columns:
         for chunk in column.chunks:

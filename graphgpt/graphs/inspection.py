@@ -224,7 +224,7 @@ def check(folder: Path) -> Iterator[tuple[str, bool]]:
     except DataError as error:
         yield f"files: {error}", False
         return
-    yield f"files: card, numbers and texts of {graph.num_nodes:,} nodes can be read, and shapes and ranges fit together", True
+    yield f"files: card, numbers and texts of {amount(graph.num_nodes, 'node')} can be read, and shapes and ranges fit together", True
     checks: list[tuple[str, Callable[[TextAttributedGraph], str | None], str]] = [
         ("neighbours", _neighbor_problem, "numbers of nodes, ascending, none twice, none the node itself"),
         ("symmetry", _symmetry_problem, "every edge is there in both directions"),

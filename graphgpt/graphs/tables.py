@@ -20,7 +20,7 @@ import torch
 from rich import progress
 from rich.console import Console
 
-from graphgpt.errors import DataError, first_line
+from graphgpt.errors import DataError, amount, first_line
 from graphgpt.file_kinds import another_kind, kind_of
 from graphgpt.graphs.graph import TextAttributedGraph
 
@@ -137,7 +137,7 @@ class CsvTable(Table):
                 for line, fields in batch:
                     if len(fields) != width:
                         raise DataError(
-                            f"{self.at(line)}: {len(fields)} fields, expected {width} as in the header "
+                            f"{self.at(line)}: {amount(len(fields), 'field')}, expected {width} as in the header "
                             f"(a text with {self._separator!r} in it needs quotes around it, and nothing before the first quote)."
                         )
                 lines, records = zip(*batch, strict=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from graphgpt.errors import CheckpointError
+from graphgpt.errors import CheckpointError, amount
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ def check_fit(where: object, part: str, theirs: "Mapping[str, Tensor]", ours: "M
     """
     if missing := sorted(ours.keys() - theirs.keys()):
         raise CheckpointError(
-            f"{where} does not fit: its {part} has no '{missing[0]}' ({len(missing)} of {len(ours)} tensors are missing)."
+            f"{where} does not fit: its {part} has no '{missing[0]}' ({len(missing)} of {amount(len(ours), 'tensor')} missing)."
         )
     if surplus := sorted(theirs.keys() - ours.keys()):
         raise CheckpointError(f"{where} does not fit: its {part} has '{surplus[0]}', which this model's {part} has not.")

@@ -134,7 +134,7 @@ def _grown(tensor: Tensor, shape: torch.Size) -> Tensor:
 def _check_shapes(before: TensorFiles, after: TensorFiles, base: Path, other: Path) -> None:
     if missing := [name for name in before.specs if name not in after.specs and not name.endswith("rotary_emb.inv_freq")]:
         raise CheckpointError(
-            f"{other} has no '{missing[0]}', which {base} has ({len(missing)} of {len(before.specs)} tensors are missing)."
+            f"{other} has no '{missing[0]}', which {base} has ({len(missing)} of {amount(len(before.specs), 'tensor')} missing)."
         )
     for name, spec in after.specs.items():
         old = before.specs.get(name, spec)

@@ -51,7 +51,7 @@ class Layout:
     def words(self) -> str:
         """What it is, for users."""
         if self.kind == "tower":
-            left = f"; {len(self.ignored)} others (its text tower) are left out" if self.ignored else ""
+            left = f"; what else it has ({amount(len(self.ignored), 'tensor')}, its text tower) is left out" if self.ignored else ""
             return f"a released graph tower: {amount(len(self.tower), 'tensor')} {CLIP}*{left}"
         what = "a trainer's checkpoint of " if self.prefix else ""
         what += "a full GraphGPT model" if self.kind == "full model" else "a GraphGPT projector"
@@ -78,7 +78,7 @@ def recognise(names: Iterable[str], where: object) -> Layout:
         return Layout(kind="tower", prefix="", tower=tower, ignored=tuple(name for name in names if not name.startswith(CLIP)))
     first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "none at all"
     raise CheckpointError(
-        f"{where} holds nothing known: its {len(names)} tensors are {first}; expected gnn.* (a released tower) or "
+        f"{where} holds nothing known: its tensors are {first}; expected gnn.* (a released tower) or "
         "model.graph_projector.* (a projector, a full model or a trainer's checkpoint)."
     )
 

@@ -275,11 +275,11 @@ def test_a_manifest_that_is_none(build: Build, saved: Callable[..., Path], text:
     [
         (
             lambda state: {name: tensor for name, tensor in state.items() if name != "linear.bias"},
-            "its projector has no 'linear.bias' (1 of 2 tensors are missing).",
+            "its projector has no 'linear.bias' (1 of 2 tensors missing).",
         ),
         (
             lambda state: {f"old.{name}": tensor for name, tensor in state.items()},
-            "its projector has no 'linear.bias' (2 of 2 tensors are missing).",
+            "its projector has no 'linear.bias' (2 of 2 tensors missing).",
         ),
         (
             lambda state: state | {"linear.extra": torch.zeros(1)},

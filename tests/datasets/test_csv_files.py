@@ -150,7 +150,7 @@ def test_refuses_nodes(tmp_path: Path, nodes: str | bytes, message: str) -> None
         ("source,target\n", "edges.csv holds nothing but a header, expected records below it."),
         ("source,targt\na,b\n", "edges.csv, line 1: the column 'targt' is unknown. Did you mean 'target'?"),
         ("from,to\na,b\n", "edges.csv, line 1: expected a column 'source', found 'from', 'to'."),
-        ("source,target\na,b\nb\n", "edges.csv, line 3: 1 fields, expected 2 as in the header"),
+        ("source,target\na,b\nb\n", "edges.csv, line 3: 1 field, expected 2 as in the header"),
         ("source,target\na,b\n,b\n", "edges.csv, line 3: the source '' is not an id in "),
     ],
 )
