@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphgpt.checkpoints.folder import read_experiment
+from graphgpt.checkpoints.folder import read_settings
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, plain_settings
 from graphgpt.installation import CHECKOUT, program, typed
@@ -32,7 +32,7 @@ def train(overrides: Sequence[str]) -> Path:
     config = check_command_line(ExperimentConfig, "train", overrides)
     wanted = plain_settings(config)
     runs = ROOT / "runs" / config.name
-    alike = [path.parent for path in sorted(runs.glob("*/config.yaml")) if read_experiment(path) == wanted]
+    alike = [path.parent for path in sorted(runs.glob("*/config.yaml")) if read_settings(path) == wanted]
     finished = [folder for folder in alike if (folder / "checkpoint" / "manifest.json").is_file()]
     if finished:
         folder = finished[-1].relative_to(ROOT)
@@ -52,7 +52,7 @@ def evaluate(stage2: Path) -> None:
     """Evaluate the trained model, or show the evaluation that there is."""
     wanted = plain_settings(check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={stage2}"]))
     for path in sorted((ROOT / "runs" / "evaluate").glob("*/metrics.json"), reverse=True):
-        result, settings = read_result(path.parent), read_experiment(path.parent / "config.yaml")
+        result, settings = read_result(path.parent), read_settings(path.parent / "config.yaml")
         if settings == wanted and (path.parent / "report.html").is_file():
             from graphgpt.runners.evaluation import show
 
