@@ -119,6 +119,8 @@ class Task(ABC):
     """Those of ``words`` that hold texts of nodes, where the answers hold none."""
     num_graphs: ClassVar[int] = 1
     """How many subgraphs an item has, and so how often ``<graph>`` stands in a wording; a wording without any is text only."""
+    needs_graph: ClassVar[bool] = False
+    """Whether a wording without ``<graph>`` asks for nothing, since the answer is about the graph tokens themselves."""
     asks: ClassVar[bool] = True
     """Whether its samples are questions with answers, or something to be learned without words."""
     needs_labels: ClassVar[bool] = True
@@ -183,10 +185,9 @@ class Task(ABC):
             for field in sorted(fields)
             if field not in known
         ]
-        if (graphs := wording.count(PLACEHOLDER)) not in (0, cls.num_graphs):
-            found.append(
-                f"task.wordings.{name}: has <graph> {amount(graphs, 'time')}, expected {cls.num_graphs} (or none, for text alone)."
-            )
+        graphs, or_none = wording.count(PLACEHOLDER), "" if cls.needs_graph else " (or none, for text alone)"
+        if graphs != cls.num_graphs and (graphs or cls.needs_graph):
+            found.append(f"task.wordings.{name}: has <graph> {amount(graphs, 'time')}, expected {cls.num_graphs}{or_none}.")
         return found
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor) -> None:

@@ -19,6 +19,7 @@ class GraphMatching(Task):
 
     words = ("titles",)
     needs_labels = False
+    needs_graph = True
 
     @configclass
     class Config(TaskConfig):

@@ -32,6 +32,7 @@ class Grounding(Task):
 
     asks = False
     needs_labels = False
+    needs_graph = True
 
     @configclass
     class Config(TaskConfig):

@@ -133,6 +133,10 @@ class Instructions(Task):
         x = self.records.graphs.graphs[record.key]["x"] if record.subgraphs else torch.empty(0)
         graphs = (GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs)
         messages = tuple(Message("assistant", turn) if i % 2 else Message("user", *placed(turn, graphs)) for i, turn in enumerate(turns))
+        if next(graphs, None) is not None:
+            raise DataError(
+                f"{self.records.place(item)}: task.own_text takes a <graph> away with the texts; leave it outside of the groups."
+            )
         return Instruction(
             id=record.id,
             messages=messages,

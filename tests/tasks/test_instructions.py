@@ -251,6 +251,14 @@ def test_own_texts_are_hidden(tmp_path: Path) -> None:
     assert make(task, 5, hide_text=True).messages == make(task, 5).messages  # no text of its own
 
 
+def test_own_texts_take_no_graph_with_them(tmp_path: Path) -> None:
+    task = make_instructions(tmp_path, own_text="(.*)")
+    with pytest.raises(
+        DataError, match=r"records\.json, record 0 .*: task\.own_text takes a <graph> away with the texts; leave it outside"
+    ):
+        make(task, 0, hide_text=True)
+
+
 # The config, and the programs.
 
 

@@ -130,6 +130,16 @@ def test_baselines_score_every_pair(task: Any) -> None:
         np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("name", ["graph_matching", "grounding"])
+def test_what_is_about_the_graph_itself_needs_it_in_every_wording(name: str) -> None:
+    shipped: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "task" / f"{name}.yaml"))
+    shipped.pop("defaults", None)
+    cls = TASKS.get(name)
+    assert cls.problems(parsed(cls.Config, shipped)) == []
+    without = parsed(cls.Config, shipped | {"wordings": {"none": "What is {node}?"}, "wording": "none"})
+    assert cls.problems(without) == ["task.wordings.none: has <graph> 0 times, expected 1."]
+
+
 def test_a_wording_needs_both_graphs() -> None:
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "task" / "link_prediction.yaml"))
     cls = TASKS.get("link_prediction")
