@@ -26,11 +26,10 @@ from graphgpt.graphs.json_array import BrokenArray, elements
 from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.registry import DATASETS
-from graphgpt.schema import GIVEN, SPLITS, ActsWith, configclass
+from graphgpt.schema import GIVEN, PLACEHOLDER, SPLITS, ActsWith, configclass
 
 log = logging.getLogger(__name__)
 
-PLACEHOLDER = "<graph>"
 
 #: Whose turn it is, by the names that GraphGPT and others give them.
 ROLES = {"human": "human", "gpt": "gpt", "user": "human", "assistant": "gpt"}

@@ -33,11 +33,11 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.streaming import write_answer
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example
-from graphgpt.prompts.wording import PLACEHOLDER, placed
+from graphgpt.prompts.wording import placed
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
 from graphgpt.runners.prediction import predict
-from graphgpt.schema import SPLITS, parse
+from graphgpt.schema import PLACEHOLDER, SPLITS, parse
 from graphgpt.task import Task, TaskConfig
 from graphgpt.tasks.link_prediction import YES, LinkPrediction
 from graphgpt.tasks.node_classification import NodeClassification

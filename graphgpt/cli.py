@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
             from graphgpt.preflight import preflight
 
             line = read_command_line(ExperimentConfig, "train", with_latest(options.overrides))
-            print("".join(f"{note}\n" for note in line.notes), end="")
+            line.tell()
             sys.exit(0 if preflight(line.configs[0]) else 2)
         elif options.command in ("data", "weights", "chat", "runs", "sweep"):
             options.run(options)

@@ -55,6 +55,11 @@ class CommandLine(Generic[C]):
     hydra: DictConfig
     """Hydra's own settings, as the first run has them: launcher, sweeper, where a sweep goes."""
 
+    def tell(self) -> None:
+        """Print the notes, a line each."""
+        for note in self.notes:
+            print(note)
+
 
 #: Of a larger sweep not every combination is composed before it starts, but every value, beside the first ones of the other keys.
 MOST_COMBINATIONS = 64

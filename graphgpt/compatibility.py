@@ -7,7 +7,7 @@ from typing import Any
 from graphgpt.errors import amount, nearest
 from graphgpt.registry import MODELS, TASKS
 from graphgpt.runs import less_is_better
-from graphgpt.schema import NETWORKS
+from graphgpt.schema import NETWORKS, PLACEHOLDER
 
 #: Optimizers of bitsandbytes, by how their names begin.
 BITSANDBYTES, PAGED = "bitsandbytes.optim.", "bitsandbytes.optim.Paged"
@@ -138,8 +138,6 @@ def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:
     if missing := [name for name in config.baselines if name not in baselines]:
         known = f"it has {', '.join(sorted(baselines))}" if baselines else "it has none"
         found["baselines"] = f"there is no {' and no '.join(missing)} for task.name={task.name} and model.name={model.name}; {known}."
-    from graphgpt.prompts.wording import PLACEHOLDER  # and torch with it, which nobody waits for who asks what there is
-
     has_tokens = any(PLACEHOLDER in (getattr(one, "chosen", None) or PLACEHOLDER) for one in tasks)
     if not reads_words and set(config.ablation) <= {"no_graph", "no_text"}:
         found["ablation"] = f"changes nothing, for model.name={model.name} reads no words."

@@ -104,7 +104,7 @@ def _launch_run(program: Callable[[], None], cls: type[Any], config_name: str, o
     if problems := _problems_here(config):
         raise ConfigError(problems)
     _check_folder(line, overrides)
-    print("".join(f"{note}\n" for note in line.notes), end="")
+    line.tell()
     arguments = line.arguments
     if f"resume={AUTO}" in arguments and isinstance(config, ExperimentConfig):
         print(f"resume={AUTO}: " + (f"going on with {config.resume}" if config.resume else "nothing to go on with, a new run"))
@@ -323,7 +323,7 @@ def _launch_sweep(program: Callable[[], None], cls: type[C], config_name: str, o
     # Whether the machine that runs them has what they need, each run says itself.
     if problems := [problem for config in line.configs if isinstance(config, ExperimentConfig) for problem in metric_problems(config)]:
         raise ConfigError(dict.fromkeys(problems))
-    print("".join(f"{note}\n" for note in line.notes), end="")
+    line.tell()
     plans = "BasicSweeper" in line.hydra.sweeper._target_
     if folder is not None and not plans:
         raise ConfigError(["resume: only goes on with listed values; what another sweeper would try next, it alone knows."])

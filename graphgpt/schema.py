@@ -39,6 +39,9 @@ Split = typing.Literal["train", "val", "test"]
 #: In the order in which numbers stand for them.
 SPLITS: tuple[Split, ...] = typing.get_args(Split)
 
+#: Stands in a wording, and in the files that GraphGPT's authors released, where a subgraph goes.
+PLACEHOLDER = "<graph>"
+
 #: What an evaluation can take away from a question.
 Ablation = typing.Literal["none", "no_graph", "zeroed", "shuffled", "other_node", "no_text"]
 

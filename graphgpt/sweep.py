@@ -105,7 +105,7 @@ def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | Non
     line = read_command_line(ExperimentConfig, "train", config.overrides)
     space = Space.read(line)
     _check(line, config, space)
-    print("".join(f"{note}\n" for note in line.notes), end="")
+    line.tell()
     folder = resume or out or Path("multirun") / line.configs[0].name / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
     if out is not None and folder.exists():
         raise GraphGPTError(f"{folder} exists already; choose another --out, or go on with it: graphgpt sweep --resume {folder}")

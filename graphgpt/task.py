@@ -19,8 +19,8 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
 from graphgpt.prompts.instruction import Instruction, ModalityInput, Part
-from graphgpt.prompts.wording import PLACEHOLDER, content
-from graphgpt.schema import SPLITS, Baseline, Split, configclass
+from graphgpt.prompts.wording import content
+from graphgpt.schema import PLACEHOLDER, SPLITS, Baseline, Split, configclass
 
 #: What a dataset's config calls things; every wording may use these words.
 DATASET_WORDS = ("domain", "node", "relation", "category")

@@ -34,7 +34,6 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.wording import PLACEHOLDER
 from graphgpt.registry import MODELS
 from graphgpt.runners.analysis import (
     Answers,
@@ -56,7 +55,7 @@ from graphgpt.runners.prediction import predict
 from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
-from graphgpt.schema import NETWORKS, Baseline, Split
+from graphgpt.schema import NETWORKS, PLACEHOLDER, Baseline, Split
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import yaml
 
+from graphgpt.checkpoints.folder import HANDED_OVER
 from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import amount
 from graphgpt.installation import typed
 from graphgpt.registry import DATASETS, MODELS, PROJECTORS, TASKS, TEMPLATES, TEXT_ENCODERS, TOWERS
-from graphgpt.schema import MISSING, flat
+from graphgpt.schema import MISSING, flat, shown
 
 #: The groups of a training that a later stage shares with an earlier one, each with where its names are registered.
 _SHARED = {
@@ -26,7 +26,7 @@ _SHARED = {
     "model/template": TEMPLATES,
 }
 #: Of these a run decides anew; how a stage begins is no part of what it is.
-_OWN = ("model.tower.init_from", "model.tower.train", "model.tower.dropout", "model.projector.dropout")
+_OWN = tuple(f"model.{part}.{name}" for part, own in HANDED_OVER.items() for name in own)
 
 Step = tuple[str, str]
 """What it does, and the command line."""
@@ -133,7 +133,7 @@ def spelled(value: Any) -> str:
     """A value as a command line has it."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(spelled, value))}]"
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return shown(value)
 
 
 def _as_asked(own: Mapping[str, Any], asked: Any) -> list[str]:

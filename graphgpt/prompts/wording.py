@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphgpt.errors import with_article
 from graphgpt.prompts.instruction import ModalityInput, Part
-
-#: Stands in a wording, and in the files of others, where an input goes.
-PLACEHOLDER = "<graph>"
+from graphgpt.schema import PLACEHOLDER
 
 _ARTICLE = re.compile(r"\b([Aa]) \{(\w+)\}")
 

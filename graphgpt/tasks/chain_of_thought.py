@@ -19,9 +19,9 @@ from graphgpt.files import file_sha256
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Message
-from graphgpt.prompts.wording import PLACEHOLDER, fill_in
+from graphgpt.prompts.wording import fill_in
 from graphgpt.registry import TASKS
-from graphgpt.schema import Split, configclass
+from graphgpt.schema import PLACEHOLDER, Split, configclass
 from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig
 
 
