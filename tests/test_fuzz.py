@@ -229,8 +229,8 @@ def attribute(config: Any, key: str) -> Any:
 #: Words for what is no text.
 WORDS = {
     None: ("null", "none", "~", ""),
-    True: ("true", "yes", "on", "y", "t", "1", "1.0"),
-    False: ("false", "no", "off", "n", "f", "0", "0.0"),
+    True: ("true", "yes", "on", "y", "t", "1", "1.", "1.0"),
+    False: ("false", "no", "off", "n", "f", "0", "0.", "0.0"),
 }
 
 
