@@ -406,8 +406,8 @@ def test_a_first_save_that_fails_leaves_nothing(build: Build, monkeypatch: pytes
     def full_disk(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
+    experiment, model = build()  # first: what transformers imports for the first time, it keeps
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
-    experiment, model = build()
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path / "run" / "checkpoint", experiment, model)
     assert list((tmp_path / "run").iterdir()) == []
