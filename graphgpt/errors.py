@@ -8,7 +8,8 @@ from collections.abc import Iterable
 _VOWEL = re.compile(r"(?!uni[^nm]|us[aeu]|ut[ei]|eu|on(?:e|ce)\b)[aeiou]|hour|honou?r|honest|heir", re.IGNORECASE)
 
 #: A name or value of somebody's may have any length, the sentence that quotes it may not.
-_ENDLESS = re.compile(r"\S{500,}|(?<=')[^'\n]{500,}(?=')")
+_LONGEST = 500
+_ENDLESS = re.compile(rf"\S{{{_LONGEST},}}|(?<=')[^'\n]{{{_LONGEST},}}(?=')")
 
 
 class GraphGPTError(Exception):
@@ -24,7 +25,12 @@ class GraphGPTError(Exception):
 
 def shortened(sentence: str) -> str:
     """A sentence without the middle of the endless names and values that it quotes."""
-    return _ENDLESS.sub(lambda found: f"{found[0][:200]}…{found[0][-40:]}", sentence)
+    return _ENDLESS.sub(lambda found: cut(found[0]), sentence)
+
+
+def cut(text: str) -> str:
+    """A text without its middle, if it is endless."""
+    return text if len(text) < _LONGEST else f"{text[:200]}…{text[-40:]}"
 
 
 class ConfigError(GraphGPTError):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
-from graphgpt.errors import GraphGPTError, did_you_mean, nearest
+from graphgpt.errors import GraphGPTError, cut, did_you_mean, nearest
 from graphgpt.words import our_word
 
 T = TypeVar("T")
@@ -234,7 +234,7 @@ def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
     if kind == "literal_error":
         known = [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return f"{at}: '{value}' is not one of {', '.join(known)}. {did_you_mean(str(value), known)}".strip()
-    return f"{at}: {value!r} does not fit: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+    return f"{at}: {cut(repr(value))} does not fit: {detail['msg'][0].lower()}{detail['msg'][1:]}."
 
 
 def _field_names(cls: type, loc: list[str]) -> list[str]:

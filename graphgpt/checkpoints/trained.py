@@ -120,7 +120,7 @@ def read_trained(folder: Path) -> Trained:
             tasks += pc.unique(table["task"]).to_pylist()
             unknown = (table.schema.metadata or {}).get(_UNKNOWN, b"").decode().splitlines()
             table = table.cast(_SCHEMA)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise CheckpointError(f"{file} cannot be read as the record of a training: {first_line(error)}") from error
     return Trained(tasks=tuple(dict.fromkeys(name for name in tasks if name != "mixture")), items=table, unknown=tuple(unknown))
 

@@ -266,3 +266,13 @@ def test_conditions_are_data() -> None:
         "angle": ["repeat above 0 and kind=dashed"],
         "unit": ["offset given"],
     }
+
+
+def test_a_value_of_another_kind_is_quoted_in_part() -> None:
+    """A list in place of a mapping has quotes within quotes, which no pattern over the sentence tells apart."""
+    problems: list[str] = []
+    given = [{f"point {i}": 'It\'s "so", ' * 20} for i in range(20)]
+    parse(Circle.Config, {"name": "circle", "radius": given}, problems, "shape")
+    [problem] = problems
+    assert problem.startswith("shape.radius: [{'point 0': ") and problem.endswith(" does not fit: input should be a valid number.")
+    assert len(problem) < 400

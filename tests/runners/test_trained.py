@@ -229,6 +229,22 @@ def test_a_record_that_cannot_be_read_is_said(classified: Path, tmp_path: Path) 
         read_trained(folder)
 
 
+@pytest.mark.parametrize("bit", [1, 16])
+def test_a_record_with_one_bit_changed_never_ends_in_a_traceback(classified: Path, tmp_path: Path, bit: int) -> None:
+    """As a disk, or a transfer, changes one; pyarrow has an error of its own for each place."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(classified / "checkpoint", folder)
+    whole = (folder / FILE).read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 8):
+        (folder / FILE).write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        try:
+            read_trained(folder)
+        except CheckpointError:
+            refused += 1
+    assert refused > 50
+
+
 def test_a_million_nodes_stay_small(tmp_path: Path) -> None:
     class Large:
         reveals = "class"
