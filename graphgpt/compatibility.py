@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
+from dataclasses import replace
 from typing import Any
 
 from graphgpt.errors import amount, nearest
+from graphgpt.metrics import LOSS, Declared, Metric
 from graphgpt.registry import MODELS, TASKS
-from graphgpt.runs import less_is_better
 from graphgpt.schema import NETWORKS, PLACEHOLDER
 
 #: Optimizers of bitsandbytes, by how their names begin.
@@ -55,20 +56,41 @@ def _is_there(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else device == "cpu" or torch.backends.mps.is_available()
 
 
-def known_metrics(model: Any, task: Any, runner: Any) -> list[str]:
-    """What a run will log, by name: what a monitor can watch. Validation's are among them only where there is one."""
+#: What a run logs whatever it trains.
+_RUN = (
+    replace(LOSS, name="train/loss", title="Training loss"),
+    Metric(name="grad_norm", title="Gradient norm, before clipping", unit=""),
+    Metric(name="speed/samples_per_s", title="Samples per second", unit=""),
+    Metric(name="speed/tokens_per_s", title="Tokens per second", unit=""),
+    Metric(name="speed/data_wait", title="Share of the time spent waiting for data", less_is_better=True),
+    Metric(name="memory/peak_gb", title="Peak memory in GB", less_is_better=True, unit=""),
+)
+
+
+def logged_metrics(model: Any, task: Any, runner: Any) -> Declared:
+    """What a run will log, by name: what a monitor can watch. Validation's are among them only where there is one.
+
+    Args:
+        model: Its ``Config``, like those of
+        task: and
+        runner: the same experiment.
+    """
     parts = {name: part.task for name, part in task.parts.items()} if task.name == "mixture" else {}
-    names = ["train/loss", "grad_norm", *(f"train/loss/{part}" for part in parts)]
-    names += ["speed/samples_per_s", "speed/tokens_per_s", "speed/data_wait", "memory/peak_gb"]
+    found = [*_RUN, *(_of(LOSS, f"train/loss/{part}", part) for part in parts)]
     if not runner.val_every:
-        return names
+        return Declared.of(found)
     cls = MODELS.get(model.name)
-    names += [f"val/{name}" for name in cls.validated] + [f"val/loss/{part}" for part in parts]
-    for suffix, one in ({f"/{part}": one for part, one in parts.items()} or {"": task}).items():
+    found += [_of(metric, f"val/{metric.name}") for metric in cls.validated]
+    found += [_of(LOSS, f"val/loss/{part}", part) for part in parts]
+    for part, one in (parts or {"": task}).items():
         kind = TASKS.get(one.name)
         if kind.asks and not runner.strategy.shards_weights and (kind.scores(one) or (cls.reads_words and runner.val_answers)):
-            names += [f"val/{name}{suffix}" for name in kind.metric_names(one)]
-    return names
+            found += [_of(metric, f"val/{metric.name}/{part}" if part else f"val/{metric.name}", part) for metric in kind.measures(one)]
+    return Declared.of(found)
+
+
+def _of(metric: Metric, name: str, part: str = "") -> Metric:
+    return replace(metric, name=name, title=f"{metric.title} of {part}" if part else metric.title)
 
 
 def run_problems(experiment: Any) -> list[str]:
@@ -94,24 +116,20 @@ def metric_problems(experiment: Any) -> list[str]:
 def _watched(key: str, monitor: str, mode: Any, model: Any, task: Any, runner: Any) -> list[str]:
     if problem := unknown_metric(monitor, model, task, runner):
         return [f"{key}.monitor: {problem}"]
-    if mode is not None and mode != best_mode(monitor):
-        return [f"{key}.mode: '{mode}' takes the worst '{monitor}' for the best; leave it out, or set it to '{best_mode(monitor)}'."]
+    best = logged_metrics(model, task, runner)[monitor].best_mode
+    if mode is not None and mode != best:
+        return [f"{key}.mode: '{mode}' takes the worst '{monitor}' for the best; leave it out, or set it to '{best}'."]
     return []
 
 
 def unknown_metric(name: str, model: Any, task: Any, runner: Any) -> str | None:
     """Why a run will not log a metric; None where it will."""
-    known = known_metrics(model, task, runner)
+    known = logged_metrics(model, task, runner)
     if name in known or name.startswith("lr/"):
         return None
     if name.startswith("val/") and not runner.val_every:
         return f"'{name}' comes of validation; set runner.val_every."
     return f"a run of task.name={task.name} logs no '{name}'. {nearest(name, known)}"
-
-
-def best_mode(metric: str) -> str:
-    """``min`` or ``max``: which value of a metric is the best."""
-    return "min" if less_is_better(metric) else "max"
 
 
 def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:

@@ -5,9 +5,9 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, read_history, read_settings
 from graphgpt.errors import GraphGPTError, nearest
+from graphgpt.metrics import Declared, MetricRecord
 from graphgpt.records import read_lines, read_record
 from graphgpt.schema import flat
 
@@ -31,8 +32,8 @@ HARMLESS = (
     *("accelerator", "strategy", "devices", "num_nodes", "micro_batch_size", "micro_batch_tokens"),
 )
 
-#: Scores of which less is better, by a part of their name.
-LESS_IS_BETTER = ("loss", "invalid", "ece", "perplexity")
+#: In a run folder: what the metrics of ``metrics.jsonl`` are.
+DECLARED = "declared.json"
 
 
 class LoggedLine(TypedDict):
@@ -56,6 +57,7 @@ class Result(TypedDict):
     split: str
     items: int
     main_metric: str
+    declared: NotRequired[dict[str, MetricRecord]]
     rows: Annotated[list[ResultRow], Field(min_length=1)]
 
 
@@ -98,6 +100,7 @@ class Run:
         state: ``finished``, ``failed``, ``pruned`` or ``unfinished`` (still going, or cut off).
         scores: Of a training run, what evaluations of its checkpoint found and its last validation; of an evaluation, its own. As
             they were logged: fractions and losses.
+        declared: What those scores are, as far as the run says it.
         seconds: How long it took, or has taken; None where it logged nothing.
         parameters: How many were trained; None of an evaluation and before the end.
         error: Why it failed or was stopped.
@@ -107,6 +110,7 @@ class Run:
     settings: dict[str, Any]
     state: str
     scores: dict[str, float]
+    declared: Declared = field(default_factory=Declared)
     seconds: float | None = None
     parameters: int | None = None
     error: str = ""
@@ -144,6 +148,11 @@ class Comparison:
     keys: dict[str, str]
     scores: list[str]
     groups: list[Group]
+
+    @property
+    def declared(self) -> Declared:
+        """What the scores are."""
+        return Declared({name: metric for one in self.runs for name, metric in one.declared.items()})
 
     @property
     def seeds(self) -> bool:
@@ -223,6 +232,17 @@ def read_result(folder: Path) -> dict[str, Any]:
     return dict(read_record(folder / "metrics.json", Result, "the result of an evaluation", GraphGPTError))
 
 
+def read_declared(folder: Path) -> Declared:
+    """What a run says of the metrics that it logs; runs of before say nothing.
+
+    Raises:
+        GraphGPTError: the file cannot be read as that.
+    """
+    file = folder / DECLARED
+    what = "what the metrics of a run are"
+    return Declared.read(read_record(file, dict[str, MetricRecord], what, GraphGPTError)) if file.is_file() else Declared()
+
+
 def objective(folder: Path) -> float | None:
     """The number that says how a run went: the metric that it keeps its best state by, else its last validation or training loss.
 
@@ -259,6 +279,7 @@ def _training_facts(folder: Path) -> dict[str, Any]:
     parameters = None
     checkpoint = folder / "checkpoint"
     scores: dict[str, float] = {}
+    declared = read_declared(folder)
     if (checkpoint / "history.json").is_file():
         for stage in read_history(checkpoint)[-1:]:
             seconds = stage["seconds"]
@@ -269,11 +290,14 @@ def _training_facts(folder: Path) -> dict[str, Any]:
         for entry in entries:
             words = [entry["task"]] if len(tasks) > 1 else []
             words += [] if entry["split"] == "test" else [entry["split"]]
-            scores |= {" ".join([*words, name]): value for name, value in entry["metrics"].items() if _number(value) is not None}
+            names = {name: " ".join([*words, name]) for name, value in entry["metrics"].items() if _number(value) is not None}
+            scores |= {names[name]: entry["metrics"][name] for name in names}
+            known = Declared.read(entry.get("declared"))
+            declared |= {names[name]: known[name] for name in names if name in known}
     scores |= {name: value for name, value in last.items() if name.startswith("val/")}
     if "train/loss" in last:
         scores["train/loss"] = last["train/loss"]
-    return {"scores": scores, "seconds": seconds, "parameters": parameters}
+    return {"scores": scores, "declared": declared, "seconds": seconds, "parameters": parameters}
 
 
 def _evaluation_facts(folder: Path) -> dict[str, Any]:
@@ -282,7 +306,8 @@ def _evaluation_facts(folder: Path) -> dict[str, Any]:
     result = read_result(folder)
     main, metrics = result["main_metric"], result["rows"][0]["metrics"]
     names = [main, *(name for name in metrics if name != main)]
-    return {"scores": {name: value for name in names if (value := _number(metrics.get(name))) is not None}}
+    scores = {name: value for name in names if (value := _number(metrics.get(name))) is not None}
+    return {"scores": scores, "declared": Declared.read(result.get("declared"))}
 
 
 # What differs
@@ -386,7 +411,7 @@ def sort(comparison: Comparison, by: str, *, reverse: bool = False) -> Compariso
     def of_group(group: Group) -> Any:
         return group.means.get(by) if by in comparison.scores else of_run(group.runs[0])
 
-    down = (by in comparison.scores and not less_is_better(by)) != reverse
+    down = (by in comparison.scores and not comparison.declared[by].less_is_better) != reverse
     return Comparison(
         runs=_sorted(comparison.runs, of_run, down),
         keys=comparison.keys,
@@ -400,8 +425,3 @@ def _sorted(items: Sequence[Any], value: Any, down: bool) -> list[Any]:
     numbers = all(_number(value(item)) is not None for item in there)
     there.sort(key=lambda item: value(item) if numbers else str(value(item)), reverse=down)
     return [*there, *(item for item in items if value(item) is None)]
-
-
-def less_is_better(score: str) -> bool:
-    """Whether a lower value of this score is the better one."""
-    return any(part in re.split(r"[/_ ]", score.lower()) for part in LESS_IS_BETTER)

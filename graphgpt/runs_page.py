@@ -19,7 +19,8 @@ from rich.text import Text
 
 from graphgpt.errors import amount
 from graphgpt.files import write_text
-from graphgpt.runs import FAILED, FINISHED, STOPPED, Comparison, Group, Run, compare, less_is_better
+from graphgpt.metrics import Metric
+from graphgpt.runs import FAILED, FINISHED, STOPPED, Comparison, Group, Run, compare
 
 #: In a sweep's folder: its runs compared.
 PAGE = "runs.html"
@@ -260,6 +261,7 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
         score: The one that is drawn; None takes the first.
     """
     score = score or next(iter(comparison.scores), None)
+    metric = replace(comparison.declared[score], name=score) if score else None
     drawn = [group for group in comparison.groups if score in group.means]
     varying = {key: name for key, name in comparison.keys.items() if len({_setting(group.runs[0], key) for group in drawn}) > 1}
     _, keys = _telling([group.runs[0] for group in drawn], varying, _DRAWN)
@@ -276,9 +278,9 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
         score=score,
         varying=", ".join(keys.values()),
         left_out=amount(len(varying) - len(keys), "setting") if len(varying) > len(keys) else "",
-        best=_best(drawn, score, keys, folder),
+        best=_best(drawn, metric, keys, folder) if metric else None,
         compared=len(drawn) > 1,
-        picture=_picture(drawn, score, keys) if several and score else None,
+        picture=_picture(drawn, metric, keys) if several and metric else None,
         bars=_are_few(drawn, keys) and any(group.deviations for group in drawn),
         groups=_table(_of_groups(comparison, folder)) if comparison.seeds else None,
         runs=_table(_of_runs(comparison, folder)),
@@ -292,11 +294,13 @@ def _table(columns: Columns) -> tuple[list[str], list[list[str]]]:
     return [head for head, _ in columns], _rows(columns)
 
 
-def _best(drawn: Sequence[Group], score: str | None, keys: Mapping[str, str], folder: Path) -> tuple[str, str] | None:
+def _best(drawn: Sequence[Group], metric: Metric, keys: Mapping[str, str], folder: Path) -> tuple[str, str] | None:
     """The best group's score and what it has that others have not; of the only one, its first run."""
-    if not drawn or score is None:
+    if not drawn:
         return None
-    best = (min if less_is_better(score) else max)(drawn, key=lambda group: group.means[score])
+    score = metric.name
+    value = metric.best(group.means[score] for group in drawn)
+    best = next(group for group in drawn if group.means[score] == value)
     has = ", ".join(f"{short} = {_setting(best.runs[0], key)}" for key, short in keys.items())
     return with_deviation(best, score), f"with {has}" if has else f"in {_name(best.runs[0], folder)}" if len(best.runs) == 1 else ""
 
@@ -312,9 +316,9 @@ _MOST_LINES = 36
 _DRAWN = 96
 
 
-def _picture(drawn: Sequence[Group], score: str, keys: Mapping[str, str]) -> Markup:
+def _picture(drawn: Sequence[Group], metric: Metric, keys: Mapping[str, str]) -> Markup:
     """Dots with error bars where one or two things vary, parallel coordinates where more do."""
-    return (_dots if _are_few(drawn, keys) else _parallel)(drawn, score, keys)
+    return _dots(drawn, metric.name, keys) if _are_few(drawn, keys) else _parallel(drawn, metric, keys)
 
 
 def _are_few(drawn: Sequence[Group], keys: Mapping[str, str]) -> bool:
@@ -358,13 +362,14 @@ def _dots(drawn: Sequence[Group], score: str, keys: Mapping[str, str]) -> Markup
     return _svg(draw, width=9, height=1.1 + 0.42 * len(ordered))
 
 
-def _parallel(drawn: Sequence[Group], score: str, keys: Mapping[str, str]) -> Markup:
+def _parallel(drawn: Sequence[Group], metric: Metric, keys: Mapping[str, str]) -> Markup:
     """A line per group over an axis per setting, and the score at the right; the better, the stronger."""
+    score = metric.name
     columns = [([group.runs[0].settings.get(key, _NOTHING) for group in drawn], short) for key, short in keys.items()]
     columns.append(([group.means[score] for group in drawn], score))
     axes_of = [_axis(values) for values, _ in columns]
     means = [group.means[score] for group in drawn]
-    rank = sorted(range(len(drawn)), key=lambda i: means[i], reverse=less_is_better(score))
+    rank = sorted(range(len(drawn)), key=lambda i: means[i], reverse=metric.less_is_better)
 
     def draw(axes: Any) -> None:
         for strength, i in enumerate(rank):

@@ -28,14 +28,15 @@ from rich.console import Console
 from rich.text import Text
 
 from graphgpt.command_line import CommandLine, quoted, read_command_line, read_sweeps
-from graphgpt.compatibility import metric_problems, unknown_metric
+from graphgpt.compatibility import logged_metrics, metric_problems, unknown_metric
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, amount
 from graphgpt.files import new_folder, write_json, write_text
 from graphgpt.installation import program, typed
 from graphgpt.launch import SWEEP, check_started, read_sweep
+from graphgpt.metrics import Declared
 from graphgpt.processors import threads
-from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, less_is_better, read_metrics, read_run, run_state
+from graphgpt.runs import FINISHED, PRUNED, compare, find_runs, last_values, read_metrics, read_run, run_state
 from graphgpt.runs_page import PAGE, duration, number, show, value_text, write_page
 from graphgpt.schema import GIVEN, ActsWith, configclass, idle_problems, parse
 
@@ -62,7 +63,7 @@ class SweepConfig:
     metric: str = "val/loss"
     """Of ``metrics.jsonl``; its last value counts."""
     direction: Literal["minimize", "maximize"] | None = None
-    """Null minimizes losses and maximizes anything else."""
+    """Null is the metric's own: losses are minimized, accuracies maximized."""
     trials: int | None = Field(default=None, ge=1)
     """Settings to try; null tries every combination of listed values."""
     sampler: Annotated[Literal["tpe", "random"], ActsWith(trials=GIVEN)] = "tpe"
@@ -73,10 +74,6 @@ class SweepConfig:
     """More folders with config files of the user's own."""
     prune: int | None = Field(default=None, ge=1)
     """From so many finished trials on, stop runs that are worse than the median; null stops none."""
-
-    @property
-    def minimizes(self) -> bool:
-        return self.direction == "minimize" if self.direction else less_is_better(self.metric)
 
 
 def sweep(overrides: Sequence[str], given: Mapping[str, Any], *, out: Path | None = None, resume: Path | None = None) -> None:
@@ -254,6 +251,11 @@ def _check(line: CommandLine[ExperimentConfig], config: SweepConfig, space: Spac
         raise ConfigError(dict.fromkeys(problems))
 
 
+def direction(config: SweepConfig, declared: Declared) -> Literal["minimize", "maximize"]:
+    """Which way to look: as asked, or else to the good end of the metric, given what the runs log."""
+    return config.direction or ("minimize" if declared[config.metric].less_is_better else "maximize")
+
+
 # What is run
 
 
@@ -293,8 +295,8 @@ class Sweep:
         self.folder, self.config, self.space = folder, config, space
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
         url = f"sqlite:///{(folder / STUDY).absolute()}"
-        direction: Literal["minimize", "maximize"] = "minimize" if config.minimizes else "maximize"
-        self.study: Study = optuna.create_study(storage=url, study_name="sweep", direction=direction, load_if_exists=True)
+        way = direction(config, logged_metrics(first.model, first.task, first.runner))
+        self.study: Study = optuna.create_study(storage=url, study_name="sweep", direction=way, load_if_exists=True)
         # From its number on, for a sampler that starts anew would draw the same settings again.
         begun = len(self.study.trials)
         if config.sampler == "random":

@@ -18,6 +18,7 @@ from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
+from graphgpt.metrics import Metric
 from graphgpt.prompts.instruction import Instruction, ModalityInput, Part
 from graphgpt.prompts.wording import content
 from graphgpt.schema import PLACEHOLDER, SPLITS, Baseline, Split, configclass
@@ -127,8 +128,6 @@ class Task(ABC):
     """Whether it asks for a node's label; if not, nodes without one train too, and a graph without any will do."""
     reveals: ClassVar[str | None] = None
     """What its answers tell of an item, where other tasks ask the same: the ``class`` of a node. None: what no other task asks."""
-    main_metric: ClassVar[str] = "accuracy"
-    """The metric that the report puts first."""
     known_baselines: ClassVar[tuple[Baseline, ...]] = ()
     """Simple methods that :meth:`baselines` has."""
 
@@ -162,8 +161,8 @@ class Task(ABC):
         return cls.candidates is not Task.candidates
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
-        """What :meth:`metrics` holds for tasks of a ``Config``."""
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
+        """What :meth:`metrics` holds for tasks of a ``Config``; a report puts the first one first."""
         return ()
 
     @classmethod

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphgpt.errors import amount
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.metrics import Declared
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.task import GraphInstruction
 
@@ -38,7 +39,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Metrics as fractions: their mean over the seeds, 95% intervals, standard deviations over the seeds (none for one seed).
+    """Metrics: their mean over the seeds, 95% intervals, standard deviations over the seeds (none for one seed).
 
     A metric that is not defined on these items, such as AUC where all have one answer, is left out.
     """
@@ -48,7 +49,7 @@ class Figures:
     deviations: dict[str, float]
 
 
-def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: int, seed: int) -> Figures:
+def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, declared: Declared, *, resamples: int, seed: int) -> Figures:
     """Metrics of one method over runs with several seeds, with intervals by resampling items (bootstrap, percentile method).
 
     All runs have the same number of items, and a resample draws the same places from each: where the runs ask about the same
@@ -57,6 +58,7 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
     Args:
         runs: One per seed.
         rank_metrics: Of the task, from ``truth`` and ``scores``.
+        declared: What the metrics are.
         resamples: 0 makes no intervals.
         seed: Of the resampling.
     """
@@ -80,7 +82,8 @@ def figures(runs: Sequence[Answers], rank_metrics: RankMetrics, *, resamples: in
             defined = values[np.isfinite(values)]
             if len(defined):
                 low, high = map(float, np.percentile(defined, [2.5, 97.5]))
-                low, high = _widened(low, high, len(runs[0]))
+                if declared[name].unit == "%":
+                    low, high = _widened(low, high, len(runs[0]))
                 if low < high:  # a point, such as a single answer's ROUGE-L, is no interval
                     intervals[name] = (low, high)
     return Figures(metrics=mean, intervals=intervals, deviations=deviations)

@@ -29,6 +29,7 @@ from graphgpt.config import plain_settings
 from graphgpt.errors import DataError, amount
 from graphgpt.files import write_json, write_text
 from graphgpt.installation import as_typed
+from graphgpt.metrics import INVALID, Declared, Metric
 from graphgpt.models.adapters import peft
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
@@ -52,7 +53,7 @@ from graphgpt.runners.comparison import compared_rows
 from graphgpt.runners.data import mix
 from graphgpt.runners.lightning import quiet_libraries
 from graphgpt.runners.prediction import predict
-from graphgpt.runners.report import Report, Row, Sample, metric_name, score_table, write_report
+from graphgpt.runners.report import Report, Row, Sample, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
 from graphgpt.schema import NETWORKS, PLACEHOLDER, Baseline, Split
@@ -60,6 +61,9 @@ from graphgpt.task import Prediction, Task
 from graphgpt.tasks.mixture import Mixture
 
 log = logging.getLogger(__name__)
+
+#: With ``generate=true``, where answers are chosen too.
+WRITTEN = Metric(name="generated_accuracy", title="Written", legend="Written: accuracy of the answer that the model writes by itself")
 
 #: What tables call a model's answers under each ablation (as they are: by its own title), with a note.
 VARIANTS = {
@@ -315,7 +319,8 @@ def write_evaluation(
         *compared_rows(task, config, predictions[main_pass(config)]),
         *_baseline_rows(task, config, predictions),
     ]
-    main = task.main_metric if task.main_metric in rows[0].metrics else next(iter(rows[0].metrics), task.main_metric)
+    declared = declared_metrics(task, config)
+    main = next((name for name in declared if name in rows[0].metrics), next(iter(declared)))
     items = list(predictions[main_pass(config)])
     instructions = questions(task, config, main_pass(config), items)
     first = list(predictions[main_pass(config)].values())
@@ -331,6 +336,7 @@ def write_evaluation(
         "seeds": config.all_seeds,
         "shard": config.shard,
         "main_metric": main,
+        "declared": declared.records,
         "rows": [dataclasses.asdict(row) for row in rows],
         "wordings": _wordings(task, config, predictions),
         "leakage": leakage,
@@ -364,7 +370,7 @@ def show(result: Mapping[str, Any], folder: Path) -> None:
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"\n{result['task']} on {amount(result['items'], result['split'] + ' item')} of {result['graph']}")
-    console.print(score_table([Row(**row) for row in result["rows"]], result["main_metric"]))
+    console.print(score_table([Row(**row) for row in result["rows"]], result["main_metric"], Declared.read(result.get("declared"))))
     for sentence in remarks(result):
         console.print(sentence)
     console.print(f"Report: {folder / 'report.html'}")
@@ -384,10 +390,10 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     if (share := result["answer_in_own_text"]) is not None:
         found.append(f"The name of the true class stands literally in the own text of {share:.1%} of the items.")
     if (spread := result["wordings"]) is not None:
-        main = result["main_metric"]
+        main = _main(result)
         found.append(
-            f"Over {amount(len(spread['metrics']), 'wording')}: {metric_name(main)} {spread['mean'][main]:.1%} on average, "
-            f"{spread['spread'][main]:.1%} between the best and the worst."
+            f"Over {amount(len(spread['metrics']), 'wording')}: {main.title} {main.text(spread['mean'][main.name])} on average, "
+            f"{main.text(spread['spread'][main.name])} between the best and the worst."
         )
     return found
 
@@ -412,6 +418,12 @@ def _trained_on(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def declared_metrics(task: Task, config: Any) -> Declared:
+    """What an evaluation measures of a task, the main metric first."""
+    written = (WRITTEN, INVALID) if config.generate and task.candidates is not None else ()
+    return Declared.of([*task.measures(task.config), *written])
+
+
 def _answers(task: Task, config: Any, run: Mapping[int, Prediction]) -> Answers:
     predictions = list(run.values())
     candidates = task.candidates
@@ -421,8 +433,8 @@ def _answers(task: Task, config: Any, run: Mapping[int, Prediction]) -> Answers:
     each = {}
     if config.generate:
         said = [parse_answer(prediction.text or "", candidates) for prediction in predictions]
-        each["generated_accuracy"] = np.array([s == p.truth for s, p in zip(said, predictions, strict=True)], dtype=float)
-        each["invalid"] = np.array([s is None for s in said], dtype=float)
+        each[WRITTEN.name] = np.array([s == p.truth for s, p in zip(said, predictions, strict=True)], dtype=float)
+        each[INVALID.name] = np.array([s is None for s in said], dtype=float)
     return Answers(truth=_truth(run), scores=np.array([p.scores for p in predictions]), each=each)
 
 
@@ -462,7 +474,7 @@ def baseline_names(task: Task, wanted: Sequence[Baseline], max_edges: int) -> li
 
 
 def _row(name: str, runs: Sequence[Answers], task: Task, config: Any, note: str = "", is_model: bool = False) -> Row:
-    found = figures(runs, task.rank_metrics, resamples=config.bootstrap, seed=config.seed)
+    found = figures(runs, task.rank_metrics, declared_metrics(task, config), resamples=config.bootstrap, seed=config.seed)
     return Row(name=name, metrics=found.metrics, intervals=found.intervals, deviations=found.deviations, note=note, is_model=is_model)
 
 
@@ -475,7 +487,8 @@ def _wordings(task: Task, config: Any, predictions: Predictions) -> dict[str, An
     for step, run in predictions.items():
         if step.variant == "none":
             runs.setdefault(step.wording or chosen, []).append(_answers(task, config, run))
-    found = {name: figures(answers, task.rank_metrics, resamples=0, seed=0).metrics for name, answers in runs.items()}
+    declared = declared_metrics(task, config)
+    found = {name: figures(answers, task.rank_metrics, declared, resamples=0, seed=0).metrics for name, answers in runs.items()}
     names = [name for name in next(iter(found.values())) if all(name in metrics for metrics in found.values())]
     values = {name: [metrics[name] for metrics in found.values()] for name in names}
     return {
@@ -561,6 +574,7 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
         stages=read_stages(read_history(folder)),
         rows=rows,
         main_metric=result["main_metric"],
+        declared=Declared.read(result["declared"]),
         items=result["items"],
         remarks=remarks(result),
         wordings=result["wordings"]["metrics"] if result["wordings"] else {},
@@ -575,15 +589,18 @@ def _report(task: Task, config: Any, model: Any, result: dict[str, Any], rows: l
 
 
 def _summary(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    main, items = result["main_metric"], amount(result["items"], result["split"] + " item")
-    if main not in rows[0].metrics:
-        return f"{metric_name(main)} is not defined on these {items}."
-    value = rows[0].metrics[main]
-    best = max((row for row in rows if not row.is_model and main in row.metrics), key=lambda row: row.metrics[main], default=None)
-    against = f"; the best of the others, {best.name}, gets {best.metrics[main]:.1%}" if best else ""
-    if main == "accuracy":
-        return f"The model gives the right answer for {value:.1%} of {items}{against}."
-    return f"{metric_name(main)} is {value:.1%} on {items}{against}."
+    main, items = _main(result), amount(result["items"], result["split"] + " item")
+    if main.name not in rows[0].metrics:
+        return f"{main.title} is not defined on these {items}."
+    others = {row.metrics[main.name]: row.name for row in rows if not row.is_model and main.name in row.metrics}
+    best = main.best(others) if others else None
+    against = "" if best is None else f"; the best of the others, {others[best]}, gets {main.text(best)}"
+    return f"{main.title} is {main.text(rows[0].metrics[main.name])} on {items}{against}."
+
+
+def _main(result: Mapping[str, Any]) -> Metric:
+    name = result["main_metric"]
+    return replace(Declared.read(result.get("declared"))[name], name=name)
 
 
 @contextlib.contextmanager

@@ -22,15 +22,16 @@ from graphgpt.checkpoints.folder import (
     save_checkpoint,
 )
 from graphgpt.checkpoints.trained import trained_items, write_trained
-from graphgpt.compatibility import best_mode
+from graphgpt.compatibility import logged_metrics
 from graphgpt.errors import amount
 from graphgpt.files import write_json, write_text
+from graphgpt.metrics import Declared
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
 from graphgpt.registry import MODELS, RUNNERS, TOWERS
 from graphgpt.runners.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
 from graphgpt.runners.targets import build_leaf, find_targets, target_problems
-from graphgpt.runs import changes
+from graphgpt.runs import DECLARED, changes
 from graphgpt.schema import GIVEN, MOST_PROCESSES, POSITIVE, Accelerator, ActsWith, configclass
 from graphgpt.task import Task
 
@@ -253,9 +254,10 @@ class LightningRunner:
             rank_zero_only(log.info)("Lengths: %s.", lengths)
         module = ModelModule(model, config, experiment.seed)
         metrics = MetricsFile(folder / "metrics.jsonl")
+        declared = logged_metrics(experiment.model, experiment.task, config)
         wait = DataWait()
         callbacks = [TrainingProgress(task.config.name), *observers(task, model, experiment, folder, wait)]
-        callbacks += [build_leaf(with_mode(c), f"runner.callbacks.{name}") for name, c in config.callbacks.items() if c]
+        callbacks += [build_leaf(with_mode(c, declared), f"runner.callbacks.{name}") for name, c in config.callbacks.items() if c]
         keep = config.checkpoint
         if keep.every_n_steps:
             # With a monitor that grows, the newest is the best, and the one before goes only when it is written.
@@ -267,7 +269,7 @@ class LightningRunner:
         best = None
         if keep.monitor:
             best = ModelCheckpoint(
-                folder / "best", "{step}", monitor=keep.monitor, mode=best_mode(keep.monitor), save_top_k=1, save_weights_only=True
+                folder / "best", "{step}", monitor=keep.monitor, mode=declared[keep.monitor].best_mode, save_top_k=1, save_weights_only=True
             )
             callbacks.append(best)
         callbacks.append(Story(task, model, best))
@@ -299,6 +301,7 @@ class LightningRunner:
             if resume is not None:
                 warn_of_changes(folder, experiment)
             write_run_files(folder, experiment)
+            write_json(folder / DECLARED, declared.records)
             task.write_split(folder)
         started = time.monotonic()
         if resume is not None:
@@ -312,7 +315,7 @@ class LightningRunner:
         parameters = sum(parameter.numel() for parameter in model.trainable_state().values())
         samples = trainer.global_step * config.global_batch_size
         seconds = time.monotonic() - started
-        history.append(stage_history(task.config.name, folder, parameters=parameters, samples=samples, seconds=seconds))
+        history.append(stage_history(task.config.name, folder, declared, parameters=parameters, samples=samples, seconds=seconds))
         with gathered(model, config.strategy):
             states = {checkpoint: model_state(model)}
         if best is not None and best.best_model_path:
@@ -344,10 +347,10 @@ def _instead(node: Any) -> str | None:
     return OTHERS.get(target.rpartition(".")[2]) if target.startswith("lightning.pytorch.callbacks.") else None
 
 
-def with_mode(node: dict[str, Any]) -> dict[str, Any]:
+def with_mode(node: dict[str, Any], declared: Declared) -> dict[str, Any]:
     """A callback's leaf that says which value of what it watches is best, where it stops by that and does not say it."""
     stops = str(node.get("_target_")).endswith(".EarlyStopping") and "monitor" in node
-    return {**node, "mode": best_mode(str(node["monitor"]))} if stops and node.get("mode") is None else node
+    return {**node, "mode": declared[str(node["monitor"])].best_mode} if stops and node.get("mode") is None else node
 
 
 def _untrained(rate: str, model: Any) -> str:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from graphgpt.errors import amount
 from graphgpt.files import write_text
+from graphgpt.metrics import ACCURACY, Declared, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Stage:
         seconds: How long it took.
         facts: Anything else worth a line, such as the number of trainable parameters.
         curves: Whatever else was logged, by what it is called, each as (steps, values).
+        declared: What the validation metrics are.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Stage:
     seconds: float
     facts: dict[str, str]
     curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    declared: Declared = field(default_factory=Declared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Row:
 
     Args:
         name: Of the method.
-        metrics: Fractions; one that is not defined is left out.
+        metrics: By name; one that is not defined is left out.
         intervals: 95 % intervals of the metrics, where there are any.
         deviations: Standard deviations of the metrics over the seeds, where there are several.
         note: A few words under the name.
@@ -125,7 +128,8 @@ class Report:
         facts: The base model, the dataset and the like.
         stages: The training runs, oldest first.
         rows: The score table; the first row with ``is_model`` gives the big number.
-        main_metric: What that number is.
+        main_metric: The name of that number.
+        declared: What the numbers are.
         items: How many were asked about.
         remarks: Sentences under the table.
         wordings: Metrics by wording, where several were tried.
@@ -146,6 +150,7 @@ class Report:
     stages: list[Stage]
     rows: list[Row]
     main_metric: str
+    declared: Declared
     items: int
     remarks: list[str]
     wordings: dict[str, dict[str, float]]
@@ -163,43 +168,6 @@ def write_report(report: Report, path: Path) -> None:
     write_text(path, _render(report))
 
 
-#: What tables call a metric.
-_METRICS = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "top3": "Top-3",
-    "auc": "AUC",
-    "average_precision": "AP",
-    "hard_auc": "Hard AUC",
-    "exact_order": "Exact order",
-    "position_accuracy": "In place",
-    "rouge_l": "ROUGE-L",
-    "top1": "Top-1",
-    "topk": "Top-k",
-    "invalid": "Invalid",
-    "generated_accuracy": "Written",
-    "exact_match": "Exact match",
-}
-
-#: What a curve is called whose metric has a short name.
-_SPELT_OUT = {"mrr": "mean reciprocal rank of a node's text", "recall@1": "text found first", "recall@10": "text among the first ten"}
-
-#: What a short name in the table stands for.
-_LEGEND = {
-    "auc": "AUC: area under the ROC curve",
-    "average_precision": "AP: average precision",
-    "hard_auc": "Hard AUC: area for answers without their probabilities",
-    "generated_accuracy": "Written: accuracy of the answer that the model writes by itself",
-    "invalid": "Invalid: written answers that name no candidate",
-    "position_accuracy": "In place: share of the parts that stand where they should",
-}
-
-
-def metric_name(metric: str) -> str:
-    """What tables call a metric."""
-    return _METRICS.get(metric, metric.replace("_", " ").capitalize())
-
-
 def _columns(rows: Sequence[Row], main: str) -> list[str]:
     """The metrics that occur, the main one first."""
     names = dict.fromkeys(name for row in rows for name in row.metrics)
@@ -210,44 +178,56 @@ def _columns(rows: Sequence[Row], main: str) -> list[str]:
 _TERMINAL = 2
 
 
-def score_table(rows: Sequence[Row], main: str) -> Table:
+def score_table(rows: Sequence[Row], main: str, declared: Declared) -> Table:
     """The score table for the terminal; fits 80 columns.
 
     Args:
         rows: Its lines.
         main: The metric that comes first, with its interval or, for several seeds, its standard deviation.
+        declared: What the metrics are.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in per cent", caption_justify="right")
+    first, *others = (declared[name] for name in _columns(rows, main)[: 1 + _TERMINAL])
+    alike = {metric.unit for metric in (first, *others)} == {"%"}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in per cent" if alike else None, caption_justify="right")
     table.add_column("Method", overflow="fold", min_width=24)
-    first, *others = _columns(rows, main)
     spread = "± (seeds)" if any(row.deviations for row in rows) else "95 % interval"
-    for head in (metric_name(first), spread, *map(metric_name, others[:_TERMINAL])):
+    heads = [metric.title if alike else with_unit(metric) for metric in (first, *others)]
+    for head in (heads[0], spread, *heads[1:]):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         # Names may hold square brackets, which rich would take for markup in a plain string.
         name = Text(row.name)
         if row.note:
             name.append(f"\n{row.note}", style="not bold dim")
-        uncertain = _percent(row.deviations.get(main)) if spread.startswith("±") else _interval(row.intervals.get(main))
-        cells = (_percent(row.metrics.get(first)), uncertain, *(_percent(row.metrics.get(other)) for other in others[:_TERMINAL]))
+        uncertain = _number(row.deviations.get(main), first) if spread.startswith("±") else _interval(row.intervals.get(main), first)
+        cells = (_number(row.metrics.get(main), first), uncertain, *(_number(row.metrics.get(other.name), other) for other in others))
         table.add_row(name, *cells, style="bold" if row.is_model else None)
     return table
 
 
+def with_unit(metric: Metric) -> str:
+    """The head of a column."""
+    return f"{metric.title} {metric.unit}".rstrip()
+
+
 def _render(report: Report) -> str:
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"percent": _percent, "interval": _interval, "duration": _duration, "metric": metric_name}
+    env.filters |= {"percent": _percent, "number": _number, "interval": _interval, "duration": _duration, "head": with_unit}
     template = env.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    main = report.main_metric
-    scored = [row for row in report.rows if main in row.metrics]
-    columns = _columns(report.rows, main)
+    main = report.declared[report.main_metric]
+    scored = [row for row in report.rows if main.name in row.metrics]
+    others = {row.metrics[main.name]: row for row in scored if not row.is_model}
+    columns = [report.declared[name] for name in _columns(report.rows, main.name)]
     return template.render(
         report=report,
+        main=main,
         columns=columns,
-        legend=[_LEGEND[name] for name in columns if name in _LEGEND],
+        legend=[metric.legend for metric in columns if metric.legend],
+        # A bar ends at the whole, or at the highest that there is of what has none.
+        most=1.0 if main.unit else max([row.metrics[main.name] for row in scored if row.metrics[main.name] > 0], default=1.0),
         deviations=any(row.deviations for row in report.rows),
         model=next((row for row in scored if row.is_model), None),
-        baseline=max((row for row in scored if not row.is_model), key=lambda row: row.metrics[main], default=None),
+        baseline=others[main.best(others)] if others else None,
         plots=[_plots(stage, f"s{i}") for i, stage in enumerate(report.stages)],
         charts=_charts(report),
         confusion=_confusion(report.class_names, report.confusion) if any(map(any, report.confusion)) else None,
@@ -258,12 +238,16 @@ def _render(report: Report) -> str:
     )
 
 
+def _number(value: float | None, metric: Metric) -> str:
+    return "–" if value is None or math.isnan(value) else metric.number(value)  # noqa: RUF001
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"  # noqa: RUF001
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{_percent(interval[0])}–{_percent(interval[1])}"  # noqa: RUF001
+def _interval(interval: tuple[float, float] | None, metric: Metric) -> str:
+    return "–" if interval is None else f"{_number(interval[0], metric)}–{_number(interval[1], metric)}"  # noqa: RUF001
 
 
 def _duration(seconds: float) -> str:
@@ -309,7 +293,8 @@ def _plots(stage: Stage, prefix: str) -> list[_Plot]:
                 name="Training loss", text=text + left_out, svg=_curve(steps, mean, loss if window > 1 else None, f"{prefix}-loss", "loss")
             )
         )
-    others = {f"Validation: {_curve_name(name)}": (curve, _curve_name(name)) for name, curve in stage.val.items()}
+    titles = {name: _within_a_sentence(stage.declared[name].title) for name in stage.val}
+    others = {f"Validation: {titles[name]}": (curve, titles[name]) for name, curve in stage.val.items()}
     others |= {name: (curve, name.lower()) for name, curve in stage.curves.items()}
     for i, (name, ((other_steps, values), axis)) in enumerate(others.items()):
         points, left_out = _finite(other_steps, values)
@@ -321,10 +306,9 @@ def _plots(stage: Stage, prefix: str) -> list[_Plot]:
     return plots
 
 
-def _curve_name(metric: str) -> str:
-    """What a curve is called, within a sentence."""
-    known = _SPELT_OUT.get(metric) or _METRICS.get(metric, metric.replace("_", " "))
-    return known if known.isupper() or known[1:] != known[1:].lower() else known[:1].lower() + known[1:]
+def _within_a_sentence(title: str) -> str:
+    """A title where no sentence begins; AUC and the like keep their letters."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def _finite(steps: Sequence[int], values: Sequence[float]) -> tuple[list[tuple[int, float]], str]:
@@ -398,7 +382,7 @@ def _picture(draw: Callable[[Any], None], prefix: str) -> Markup:
 
 
 def _charts(report: Report) -> list[_Plot]:
-    figure = "Accuracy" if report.confusion else metric_name(report.main_metric)
+    figure = ACCURACY if report.confusion else report.declared[report.main_metric]
     charts = []
     if report.calibration and report.calibration["bins"]:
         text = (
@@ -407,38 +391,43 @@ def _charts(report: Report) -> list[_Plot]:
         )
         charts.append(_Plot(name="Calibration", text=text, svg=_reliability(report.calibration["bins"], "calibration")))
     if report.by_homophily:
-        name = f"{figure} by local homophily"
+        name = f"{figure.title} by local homophily"
         text = "By the share of the node's neighbors, in the whole graph, that have its class."
         charts.append(
             _Plot(
                 name=name,
-                text=f"{text} {_in_words(report.by_homophily)}",
+                text=f"{text} {_in_words(report.by_homophily, figure)}",
                 svg=_bars(report.by_homophily, "homophily", "neighbors of the same class", figure),
             )
         )
     if report.by_degree:
-        text = f"By the number of neighbors, in groups of about one size. {_in_words(report.by_degree)}"
-        charts.append(_Plot(name=f"{figure} by degree", text=text, svg=_bars(report.by_degree, "degree", "number of neighbors", figure)))
+        text = f"By the number of neighbors, in groups of about one size. {_in_words(report.by_degree, figure)}"
+        charts.append(
+            _Plot(name=f"{figure.title} by degree", text=text, svg=_bars(report.by_degree, "degree", "number of neighbors", figure))
+        )
     return charts
 
 
-def _in_words(groups: Sequence[dict[str, Any]]) -> str:
-    return "; ".join(f"{group['label']}: {_percent(group['value'])} % of {group['items']}" for group in groups) + "."
+def _in_words(groups: Sequence[dict[str, Any]], figure: Metric) -> str:
+    unit = f" {figure.unit}".rstrip()
+    return "; ".join(f"{group['label']}: {_number(group['value'], figure)}{unit} of {group['items']}" for group in groups) + "."
 
 
-def _bars(groups: Sequence[dict[str, Any]], prefix: str, across: str, figure: str) -> Markup:
+def _bars(groups: Sequence[dict[str, Any]], prefix: str, across: str, figure: Metric) -> Markup:
     def draw(axes: Any) -> None:
         places = range(len(groups))
-        values = [100 * group["value"] for group in groups]
+        # In hundredths of the whole, or of the highest where there is none.
+        whole = 1.0 if figure.unit else max([group["value"] for group in groups if group["value"] > 0], default=1.0)
+        values = [100 * group["value"] / whole for group in groups]
         axes.bar(places, values, color=_ACCENT, width=0.62)
         for place, value, group in zip(places, values, groups, strict=True):
             axes.text(place, value + 2, amount(group["items"], "item"), color=_MUTED, ha="center", fontsize=10)
         axes.set_xticks(places, [group["label"] for group in groups])
         axes.set_ylim(0, 110)
-        axes.set_yticks(range(0, 101, 25))
+        axes.set_yticks(range(0, 101, 25), [f"{whole * tick / 100:.3g}" for tick in range(0, 101, 25)] if not figure.unit else None)
         axes.set_xlim(-0.6, max(1.6, len(groups) - 0.4))
         axes.set_xlabel(across, color=_MUTED)
-        axes.set_ylabel(f"{figure}, in per cent", color=_MUTED)
+        axes.set_ylabel(f"{figure.title}, in per cent" if figure.unit else figure.title, color=_MUTED)
 
     return _picture(draw, prefix)
 

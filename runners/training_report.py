@@ -13,6 +13,7 @@ from graphgpt.checkpoints.folder import environment
 from graphgpt.checkpoints.next_steps import after_training
 from graphgpt.errors import amount
 from graphgpt.installation import as_typed
+from graphgpt.metrics import Declared
 from graphgpt.models.model import Model
 from graphgpt.records import read_lines
 from graphgpt.runners.data import mix
@@ -27,24 +28,27 @@ Lines = Sequence[Mapping[str, Any]]
 """Of metrics.jsonl."""
 
 
-def stage_history(name: str, folder: Path, *, parameters: int, samples: int, seconds: float) -> dict[str, Any]:
+def stage_history(name: str, folder: Path, declared: Declared, *, parameters: int, samples: int, seconds: float) -> dict[str, Any]:
     """One stage of a checkpoint's history: its curves and a few facts for the report.
 
     Args:
         name: Of the task.
         folder: Run folder.
+        declared: What its metrics are.
         parameters: How many were trained.
         samples: How many were seen.
         seconds: Of the training.
     """
     lines = read_metrics(folder)
     steps, loss = _curve(lines, "train/loss")
-    metrics = sorted({key for line in lines for key in line if key.startswith("val/")})
+    names = sorted({key for line in lines for key in line if key.startswith("val/")})
+    curves = {key: key.removeprefix("val/").replace("/", " of ") for key in names}
     return {
         "name": name,
         "steps": steps,
         "loss": loss,
-        "val": {key.removeprefix("val/").replace("/", " of "): _curve(lines, key) for key in metrics},
+        "val": {curve: _curve(lines, key) for key, curve in curves.items()},
+        "declared": {curve: declared[key].record for key, curve in curves.items()},
         "seconds": seconds,
         "facts": {"Trainable parameters": f"{parameters:,}", "Samples seen": f"{samples:,}"} | _speed(lines),
     }
@@ -54,7 +58,11 @@ def read_stages(history: Sequence[Mapping[str, Any]]) -> list[Stage]:
     """The stages of a checkpoint's history."""
     facts = ("name", "steps", "loss", "seconds", "facts")
     return [
-        Stage(**{name: stage[name] for name in facts}, val={name: tuple(curve) for name, curve in stage["val"].items()})
+        Stage(
+            **{name: stage[name] for name in facts},
+            val={name: tuple(curve) for name, curve in stage["val"].items()},
+            declared=Declared.read(stage.get("declared")),
+        )
         for stage in history
     ]
 
@@ -98,6 +106,7 @@ def write_training_report(task: Task, model: Model, experiment: Any, history: Se
             stages=[*before, this],
             rows=[],
             main_metric="",
+            declared=Declared(),
             items=0,
             remarks=[],
             wordings={},

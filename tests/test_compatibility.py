@@ -12,6 +12,7 @@ from graphgpt.command_line import check_command_line
 from graphgpt.compatibility import combination_problems
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError
+from graphgpt.metrics import Declared, Metric
 from graphgpt.processors import threads
 from graphgpt.runners.lightning import OTHERS, with_mode
 
@@ -134,7 +135,9 @@ def test_the_best_of_a_metric_follows_from_it(data: list[str]) -> None:
         "runner.checkpoint.mode: 'min' takes the worst 'val/accuracy' for the best; leave it out, or set it to 'max'."
     ]
     stop = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/auc"}
-    assert [with_mode(node)["mode"] for node in (stop, stop | {"monitor": "val/loss"}, stop | {"mode": "min"})] == ["max", "min", "min"]
+    declared = Declared.of([Metric(name="val/distance", title="Distance", less_is_better=True)])
+    monitors = (stop, stop | {"monitor": "val/loss"}, stop | {"mode": "min"}, stop | {"monitor": "val/distance"})
+    assert [with_mode(node, declared)["mode"] for node in monitors] == ["max", "min", "min", "min"]
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))

@@ -404,3 +404,20 @@ def test_changes_are_those_that_lead_elsewhere() -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_which_end_of_a_score_is_the_good_one_is_what_the_run_declares(write: Write, tmp_path: Path) -> None:
+    """Sorting and the best know no name of a metric; a run that declares nothing is of before, and only of losses less is better."""
+    for number, distance in enumerate((3.0, 1.0, 2.0)):
+        folder = write(f"{number}", seed=0, projector=("linear", "mlp", "other")[number], scores={"distance": distance})
+        file = folder / "checkpoint" / "scores.json"
+        [entry] = json.loads(file.read_text())
+        record = {"title": "Distance", "legend": "", "less_is_better": True, "unit": "", "of a later version": 1}
+        file.write_text(json.dumps([entry | {"declared": {"distance": record}}]))
+    comparison = sort(compare(find_runs(tmp_path)), "distance")
+    assert [one.scores["distance"] for one in comparison.runs] == [1.0, 2.0, 3.0]
+    old = write("old", seed=0, projector="third", scores={"distance": 1.0})
+    assert not sort(compare([one for one in find_runs(tmp_path) if one.folder == old]), "distance").declared
+    (folder / "declared.json").write_text('{"val/loss": {"title": 3}}')
+    with pytest.raises(GraphGPTError, match=r"declared.json cannot be read as what the metrics of a run are: 'val/loss.title'"):
+        find_runs(tmp_path)

@@ -45,6 +45,7 @@ def add_scores(folder: Path, result: Mapping[str, Any], evaluation: Path) -> Non
     entry = {
         **{key: result[key] for key in ("task", "graph", "split", "items")},
         "metrics": result["rows"][0]["metrics"],
+        "declared": result["declared"],
         "evaluation": str(evaluation),
     }
     write_json(folder / SCORES, [*(old for old in read_scores(folder) if old["evaluation"] != entry["evaluation"]), entry])

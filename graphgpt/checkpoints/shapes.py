@@ -10,6 +10,7 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from graphgpt.metrics import MetricRecord
 from graphgpt.records import Named, Origin
 
 
@@ -146,6 +147,7 @@ class Stage(TypedDict):
     val: dict[str, Annotated[list[list[float]], Field(min_length=2, max_length=2)]]
     seconds: float
     facts: dict[str, str]
+    declared: NotRequired[dict[str, MetricRecord]]
 
 
 class Score(TypedDict):
@@ -156,4 +158,5 @@ class Score(TypedDict):
     split: str
     items: int
     metrics: dict[str, float]
+    declared: NotRequired[dict[str, MetricRecord]]
     evaluation: str

@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from graphgpt.errors import GraphGPTError
+from graphgpt.metrics import LOSS, Metric
 from graphgpt.models.llm import LLMConfig, llm_problems
 from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.text_side import TextReader, TextSide
@@ -177,7 +178,12 @@ class Grounding(Model):
         """Faults of the original, for comparison."""
 
     parts = ("tower", "text", "temperature")
-    validated = ("loss", "recall@1", "recall@10", "mrr")
+    validated = (
+        LOSS,
+        Metric(name="recall@1", title="Text found first"),
+        Metric(name="recall@10", title="Text among the first ten"),
+        Metric(name="mrr", title="Mean reciprocal rank of a node's text", unit=""),
+    )
     in_one_pass = True
     title = "Grounded tower"
     reads_words = False

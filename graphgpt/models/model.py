@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from graphgpt.metrics import LOSS, Metric
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.registry import TEXT_ENCODERS
 
@@ -75,8 +76,8 @@ class Model(nn.Module, ABC):
     """What tables of results call it."""
     reads_words: ClassVar[bool] = True
     """Whether it reads a question's words, or its inputs alone."""
-    validated: ClassVar[tuple[str, ...]] = ("loss",)
-    """Names of what :meth:`summarize` finds; a task's own metrics come beside them."""
+    validated: ClassVar[tuple[Metric, ...]] = (LOSS,)
+    """What :meth:`summarize` finds; a task's own metrics come beside it."""
     in_one_pass: ClassVar[bool] = False
     """Whether the loss of a sample depends on the others of its step, so that a process takes its share in one pass."""
 

@@ -18,6 +18,7 @@ from graphgpt.errors import DataError
 from graphgpt.files import file_sha256
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.metrics import INVALID, Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.prompts.wording import fill_in
 from graphgpt.registry import TASKS
@@ -71,7 +72,6 @@ class ChainOfThought(Task):
     words = ("classes", "numbered", "title", "text", "k")
     reveals = "class"
     text_words = ("title", "text")
-    main_metric = "top1"
 
     @configclass
     class Config(TaskConfig):
@@ -139,8 +139,9 @@ class ChainOfThought(Task):
         )
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
-        return ("top1", "topk", "invalid")
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
+        ranked = Metric(name="topk", title="Top-k", legend=f"Top-k: the true class is among the first {config.top_k} of the ranking")
+        return (Metric(name="top1", title="Top-1"), ranked, INVALID)
 
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """Whether the final answer is right, whether the truth is in the ranking, and whether no answer was given."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from graphgpt.metrics import Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
@@ -50,8 +51,9 @@ class GraphMatching(Task):
         )
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
-        return ("exact_order", "position_accuracy")
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
+        in_place = "In place: share of the parts that stand where they should"
+        return (Metric(name="exact_order", title="Exact order"), Metric(name="position_accuracy", title="In place", legend=in_place))
 
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """Whether every title is in its place, and the share of titles that are."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from graphgpt.errors import DataError, amount, did_you_mean, nearest
 from graphgpt.files import fingerprint
 from graphgpt.graphs.subgraph import GraphInput
+from graphgpt.metrics import INVALID, Metric
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.wording import placed
 from graphgpt.registry import DATASETS, TASKS
@@ -102,12 +103,6 @@ class Instructions(Task):
     def candidates(self) -> list[str] | None:
         return self.config.candidates if self.config.scoring == "likelihood" else None
 
-    @property
-    def main_metric(self) -> str:  # type: ignore[override]  # a constant elsewhere; here it follows from the config
-        if self.candidates is not None:
-            return "accuracy"
-        return "exact_match" if self.config.candidates is None else "label_match"
-
     def identities(self, items: Tensor) -> tuple[list[str], list[str]]:
         """Of records: the same turns under the same id, wherever in a file they stand."""
         records = [self.records[item] for item in items.tolist()]
@@ -158,10 +153,11 @@ class Instructions(Task):
         return config.candidates is not None and config.scoring == "likelihood"
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
         if cls.scores(config):
             return CLASSIFICATION
-        return ("exact_match",) if config.candidates is None else ("exact_match", "label_match", "invalid")
+        exact = Metric(name="exact_match", title="Exact match")
+        return (exact,) if config.candidates is None else (Metric(name="label_match", title="Label match"), exact, INVALID)
 
     def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """Accuracy, macro-F1 and top-3 accuracy over the candidates."""

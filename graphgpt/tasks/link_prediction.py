@@ -16,6 +16,7 @@ from graphgpt.files import write_text
 from graphgpt.graphs.edge_splits import EdgeSplitConfig, split_edges
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import GraphInput, Subgraph
+from graphgpt.metrics import ACCURACY, Metric
 from graphgpt.prompts.instruction import Message, ModalityInput
 from graphgpt.registry import TASKS
 from graphgpt.schema import SPLITS, Split, configclass
@@ -40,7 +41,6 @@ class LinkPrediction(Task):
     words = ("title", "text", "other_title", "other_text")
     text_words = words
     num_graphs = 2
-    main_metric = "auc"
     known_baselines = ("text_cosine", "two_hop_cosine", "common_neighbors")
 
     @configclass
@@ -117,8 +117,13 @@ class LinkPrediction(Task):
         return partners(*(subgraph.input(self.graph) for subgraph in subgraphs))
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
-        return ("auc", "average_precision", "accuracy", "hard_auc")
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
+        return (
+            Metric(name="auc", title="AUC", legend="AUC: area under the ROC curve"),
+            Metric(name="average_precision", title="AP", legend="AP: average precision"),
+            ACCURACY,
+            Metric(name="hard_auc", title="Hard AUC", legend="Hard AUC: area for answers without their probabilities"),
+        )
 
     def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """By P(yes) against P(no): area under the ROC curve, average precision, accuracy at 0.5.

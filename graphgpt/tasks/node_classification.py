@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from graphgpt.metrics import ACCURACY, Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
@@ -66,7 +67,7 @@ class NodeClassification(Task):
         yield from baseline_scores(self.graph, self.items("train"), items, seed, val=self.items("val"), names=names)
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
         return CLASSIFICATION
 
     def rank_metrics(self, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -74,8 +75,8 @@ class NodeClassification(Task):
         return classification_metrics(truth, scores)
 
 
-#: Names of what :func:`classification_metrics` finds.
-CLASSIFICATION = ("accuracy", "macro_f1", "top3")
+#: What :func:`classification_metrics` finds.
+CLASSIFICATION = (ACCURACY, Metric(name="macro_f1", title="Macro-F1"), Metric(name="top3", title="Top-3"))
 
 
 def classification_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from graphgpt.metrics import Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
@@ -12,7 +13,6 @@ from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig
 class NodeDescription(Task):
     """Describe the centre node from its graph tokens alone (LLaGA, arXiv:2402.08170, section 3.3)."""
 
-    main_metric = "rouge_l"
     needs_labels = False
 
     @configclass
@@ -32,8 +32,8 @@ class NodeDescription(Task):
         )
 
     @classmethod
-    def metric_names(cls, config: Any) -> tuple[str, ...]:
-        return ("rouge_l",)
+    def measures(cls, config: Any) -> tuple[Metric, ...]:
+        return (Metric(name="rouge_l", title="ROUGE-L"),)
 
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """ROUGE-L of the answer against the node's own text."""

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def result(accuracy: float) -> dict[str, Any]:
     rows = [{"name": "Graph tokens", "metrics": {"accuracy": accuracy}}, {"name": "Majority class", "metrics": {"accuracy": 0.1}}]
-    return {"task": "node_classification", "graph": "cora", "split": "test", "items": 300, "rows": rows}
+    return {"task": "node_classification", "graph": "cora", "split": "test", "items": 300, "rows": rows, "declared": {}}
 
 
 def test_says_what_it_is() -> None:

@@ -26,6 +26,7 @@ from graphgpt.config import EvaluationConfig, ExperimentConfig, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.graphs.dataset import DatasetConfig, SplitConfig
 from graphgpt.graphs.splits import split_nodes
+from graphgpt.metrics import Declared, Metric
 from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
 from graphgpt.models.tower import build_tower
 from graphgpt.prompts.instruction import Message
@@ -33,7 +34,7 @@ from graphgpt.registry import PROJECTORS, REGISTRIES, TASKS, TEMPLATES, TEXT_ENC
 from graphgpt.runners.evaluation import evaluate
 from graphgpt.runners.strategies import build_strategy
 from graphgpt.schema import SPLITS, ActsWith, registry_of
-from graphgpt.sweep import SweepConfig
+from graphgpt.sweep import SweepConfig, direction
 
 TESTS = Path(__file__).parents[1]
 
@@ -644,8 +645,12 @@ def test_how_long_processes_wait_for_each_other() -> None:
 
 
 def test_which_way_a_sweep_looks() -> None:
-    def minimizes(**given: Any) -> bool:
-        return SweepConfig(overrides=[], **given).minimizes
+    declared = Declared.of(
+        [Metric(name="val/accuracy", title="Accuracy"), Metric(name="val/distance", title="Distance", less_is_better=True)]
+    )
 
-    assert [minimizes(metric="val/loss"), minimizes(metric="val/accuracy")] == [True, False]
-    assert [minimizes(direction="maximize"), minimizes(metric="val/accuracy", direction="minimize")] == [False, True]
+    def way(**given: Any) -> str:
+        return direction(SweepConfig(overrides=[], **given), declared)
+
+    assert [way(metric=f"val/{name}") for name in ("loss", "accuracy", "distance")] == ["minimize", "maximize", "minimize"]
+    assert [way(direction="maximize"), way(metric="val/accuracy", direction="minimize")] == ["maximize", "minimize"]

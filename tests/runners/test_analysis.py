@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.metrics import Declared, Metric
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.runners.analysis import (
     Answers,
@@ -36,44 +37,49 @@ def unranked(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 def test_one_item_leaves_nearly_everything_open_and_top_3_of_3_is_none() -> None:
     right = Answers(truth=np.array([0]), scores=np.array([[1.0, 0.0, 0.0]]))
     wrong = Answers(truth=np.array([1]), scores=np.array([[1.0, 0.0, 0.0]]))
-    found = figures([right], classification_metrics, resamples=9, seed=0)
+    found = figures([right], classification_metrics, Declared(), resamples=9, seed=0)
     assert found.metrics == {"accuracy": 1.0, "macro_f1": 1.0}
     assert found.intervals["accuracy"] == (0.025, 1.0)
-    assert figures([wrong], classification_metrics, resamples=9, seed=0).intervals["accuracy"] == (0.0, 0.975)
+    assert figures([wrong], classification_metrics, Declared(), resamples=9, seed=0).intervals["accuracy"] == (0.0, 0.975)
 
 
 def test_intervals_are_those_of_the_normal_approximation() -> None:
     truth = np.array([0] * 70 + [1] * 30)
     scores = np.tile([1.0, 0.0, 0.0, 0.0], (100, 1))  # right for the first 70
     answers = Answers(truth=truth, scores=scores)
-    found = figures([answers], classification_metrics, resamples=500, seed=0)
+    found = figures([answers], classification_metrics, Declared(), resamples=500, seed=0)
     assert found.metrics["accuracy"] == 0.7
     # 0.7 +- 1.96 * sqrt(0.7 * 0.3 / 100).
     assert found.intervals["accuracy"] == pytest.approx((0.61, 0.79), abs=0.02)
     assert found.intervals["top3"] == pytest.approx((0.9638, 1.0), abs=1e-4)  # all are right: Clopper and Pearson's for 100 of 100
     assert found.deviations == {}
-    assert figures([answers], classification_metrics, resamples=500, seed=0) == found
-    assert figures([answers], classification_metrics, resamples=500, seed=1) != found
-    assert figures([answers], classification_metrics, resamples=0, seed=0).intervals == {}
+    assert figures([answers], classification_metrics, Declared(), resamples=500, seed=0) == found
+    assert figures([answers], classification_metrics, Declared(), resamples=500, seed=1) != found
+    assert figures([answers], classification_metrics, Declared(), resamples=0, seed=0).intervals == {}
 
 
 def test_means_of_single_answers() -> None:
     runs = [Answers(each={"rouge_l": np.array(values)}) for values in ([0.0, 1.0, 0.5, 0.5], [1.0, 1.0, 1.0, 0.0])]
-    found = figures(runs, unranked, resamples=300, seed=0)
+    found = figures(runs, unranked, Declared(), resamples=300, seed=0)
     assert found.metrics == {"rouge_l": pytest.approx(0.625)}
     assert found.deviations == {"rouge_l": pytest.approx(np.std([0.5, 0.75], ddof=1))}
     low, high = found.intervals["rouge_l"]
     assert low < 0.625 < high
-    single = figures([Answers(each={"rouge_l": np.array([0.4]), "exact_match": np.array([0.0])})], unranked, resamples=9, seed=0)
+    single = figures(
+        [Answers(each={"rouge_l": np.array([0.4]), "exact_match": np.array([0.0])})], unranked, Declared(), resamples=9, seed=0
+    )
     assert single.metrics["rouge_l"] == 0.4
     assert single.intervals == {"exact_match": (0.0, 0.975)}  # a point is no interval
+    number = Declared.of([Metric(name="cider", title="CIDEr-D", unit="")])
+    alike = [Answers(each={"cider": np.zeros(4)})]
+    assert figures(alike, unranked, number, resamples=9, seed=0).intervals == {}  # what is no share has no whole to be far from
 
 
 def test_a_metric_that_is_not_defined_is_left_out() -> None:
     def rank(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         return {"auc": float("nan"), "accuracy": float((scores.argmax(axis=1) == truth).mean())}
 
-    found = figures([Answers(truth=np.array([0, 1]), scores=np.eye(2))], rank, resamples=5, seed=0)
+    found = figures([Answers(truth=np.array([0, 1]), scores=np.eye(2))], rank, Declared(), resamples=5, seed=0)
     assert found.metrics == {"accuracy": 1.0}
     assert set(found.intervals) == {"accuracy"}
 

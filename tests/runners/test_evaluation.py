@@ -198,7 +198,7 @@ def test_report_names_the_numbers(evaluated: tuple[dict[str, Any], Path], checkp
         assert f"{100 * row['metrics']['accuracy']:.1f}" in report
         assert f"{100 * row['metrics']['macro_f1']:.1f}" in report
     accuracy = result["rows"][0]["metrics"]["accuracy"]
-    assert f"The model gives the right answer for {accuracy:.1%} of 12 test items" in report
+    assert f"Accuracy is {accuracy:.1%} on 12 test items" in report
     assert "random:tiny" in report
     assert "60 nodes, 60 edges" in report
     assert all(label in report for label in LABELS)

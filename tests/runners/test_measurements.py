@@ -20,7 +20,7 @@ from test_training import Trained, finish, run, tensors
 
 from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_history
-from graphgpt.compatibility import known_metrics
+from graphgpt.compatibility import logged_metrics
 from graphgpt.config import EvaluationConfig
 from graphgpt.errors import GraphGPTError
 from graphgpt.records import read_lines
@@ -256,12 +256,12 @@ def test_validation_scores_are_those_of_an_evaluation(data: list[str], tmp_path:
     settings = EvaluationConfig(name="evaluate", checkpoint="")
     expected = task.metrics([*done.model.eval().predictions(task, asked, settings)])
     assert {name: line[f"val/{name}"] for name in expected} == pytest.approx(expected)
-    assert set(expected) == set(task.metric_names(task.config))
+    assert set(expected) == {metric.name for metric in task.measures(task.config)}
 
 
 def test_parts_of_a_mixture_are_scored_by_themselves(data: list[str], tmp_path: Path) -> None:
     done = run(tmp_path, [*data, *MIXTURE, *VALIDATED, "runner.max_steps=2", "runner.val_samples=20"])
-    known = known_metrics(done.experiment.model, done.experiment.task, done.experiment.runner)
+    known = logged_metrics(done.experiment.model, done.experiment.task, done.experiment.runner)
     logged = {name for line in done.lines for name in line if name.startswith("val/")}
     assert {"val/accuracy/nodes", "val/auc/links"} <= logged
     three = {"val/top3/nodes"}  # of three classes it is not defined

@@ -10,9 +10,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from graphgpt.metrics import Declared, Metric
 from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, score_table, write_report
+from graphgpt.tasks.link_prediction import LinkPrediction
+from graphgpt.tasks.node_classification import CLASSIFICATION
 
 CLASSES = ["Text", "Data <types>", "Files & folders"]
+#: What they measure; ``something_else`` is declared by nobody.
+DECLARED = Declared.of(
+    [
+        *LinkPrediction.measures(None),
+        *CLASSIFICATION,
+        Metric(name="rouge_l", title="ROUGE-L"),
+        Metric(name="cider", title="CIDEr-D", legend="CIDEr-D: words in common with the captions, the rarer the more", unit=""),
+        Metric(name="distance", title="Distance", less_is_better=True, unit=""),
+    ]
+)
 EVIL = "<script>alert(\"1\")</script> & 'more'"
 
 
@@ -84,6 +97,7 @@ def make_report(**changes: object) -> Report:
             make_row("GraphGPT", accuracy=0.8534, interval=(0.8211, 0.8839), macro_f1=0.791, top3=0.943, is_model=True),
         ],
         main_metric="accuracy",
+        declared=DECLARED,
         items=42,
         remarks=["Leakage: none of note."],
         wordings={"released": {"accuracy": 0.71}, "other": {"accuracy": 0.69}},
@@ -203,10 +217,14 @@ def test_the_matrix_of_many_classes_has_narrower_cells(tmp_path: Path) -> None:
 
 def test_every_picture_says_what_its_axes_are(tmp_path: Path) -> None:
     never = ([10, 20], [0.0, 0.0])
-    stage = Stage(name="a", steps=[1, 2], loss=[2.0, 1.0], val={"top3": never, "loss": never, "mrr": never}, seconds=1.0, facts={})
+    val = {"top3": never, "loss": never, "mrr": never, "macro_f1 of nodes": never, "auc": never}
+    mrr = Metric(name="mrr", title="Mean reciprocal rank of a node's text")
+    known = Declared(DECLARED | {"mrr": mrr})
+    stage = Stage(name="a", steps=[1, 2], loss=[2.0, 1.0], val=val, seconds=1.0, facts={}, declared=known)
     page = render(make_report(stages=[stage]), tmp_path)
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    axes = ["loss", "top-3", "loss", "mean reciprocal rank of a node's text", "right, in per cent", *["Accuracy, in per cent"] * 2]
+    axes = ["loss", "top-3", "loss", "mean reciprocal rank of a node's text", "macro f1 of nodes", "AUC"]
+    axes += ["right, in per cent", *["Accuracy, in per cent"] * 2]
     assert all(f">{name}</text>" in picture for name, picture in zip(axes, pictures, strict=False))
     assert "\N{MINUS SIGN}" not in pictures[1]  # a share that stays 0 has no room below
     assert "Validation: top-3" in page and "1 item</text>" in render(
@@ -409,7 +427,7 @@ def test_terminal_table_fits_80_columns() -> None:
         make_row("[bold]Brackets[/bold] " + "long " * 12, accuracy=1, interval=(0, 1), macro_f1=1, top3=1, note="n" * 90),
     ]
     out = io.StringIO()
-    Console(file=out, width=80).print(score_table(rows, "accuracy"))
+    Console(file=out, width=80).print(score_table(rows, "accuracy", DECLARED))
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"Most frequent +11\.3 +8\.2–15\.4 +1\.0 +–", text)  # noqa: RUF001
@@ -455,6 +473,33 @@ def test_a_sample_without_candidates_shows_what_was_written(tmp_path: Path) -> N
 def test_several_seeds_show_deviations_in_the_terminal() -> None:
     out = io.StringIO()
     rows = [Row(name="GraphGPT", metrics={"auc": 0.9, "average_precision": 0.8}, deviations={"auc": 0.0123}, is_model=True)]
-    Console(file=out, width=80).print(score_table(rows, "auc"))
+    Console(file=out, width=80).print(score_table(rows, "auc", DECLARED))
     assert re.search(r"GraphGPT +90\.0 +1\.2 +80\.0", out.getvalue())
     assert "± (seeds)" in out.getvalue()
+
+
+def test_a_number_that_is_no_share_is_shown_as_it_is(tmp_path: Path) -> None:
+    rows = [
+        Row(name="Majority", metrics={"cider": 0.25, "accuracy": 0.5}),
+        Row(name="GraphGPT", metrics={"cider": 1.25, "accuracy": 0.75}, intervals={"cider": (1.0, 1.5)}, is_model=True),
+    ]
+    html = render(make_report(rows=rows, main_metric="cider", wordings={}, confusion=[]), tmp_path)
+    heads = re.findall(r'<th role="columnheader"[^>]*>([^<]*)</th>', html)
+    assert heads == ["Method", "CIDEr-D", "95 % interval", "Accuracy %"]
+    assert "width:20.00%" in html and "width:100.00%" in html  # bars end at the highest
+    text = Page(html).text
+    for words in ("CIDEr-D on 42 items", "1.250", "1.000–1.500", "75.0", "the rarer the more", "CIDEr-D by degree"):  # noqa: RUF001
+        assert words in text
+    out = io.StringIO()
+    Console(file=out, width=80).print(score_table(rows, "cider", DECLARED))
+    assert re.search(r"CIDEr-D +95 % interval +Accuracy %", out.getvalue())
+    assert re.search(r"GraphGPT +1\.250 +1\.000–1\.500 +75\.0", out.getvalue())  # noqa: RUF001
+    assert "in per cent" not in out.getvalue()
+
+
+def test_the_best_of_the_others_is_the_lowest_where_less_is_better(tmp_path: Path) -> None:
+    rows = [
+        Row(name=name, metrics={"distance": value}, is_model=name == "GraphGPT")
+        for name, value in (("far", 3), ("near", 2), ("GraphGPT", 1))
+    ]
+    assert "Best of the others: near" in Page(render(make_report(rows=rows, main_metric="distance", wordings={}), tmp_path)).text

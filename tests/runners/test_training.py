@@ -144,7 +144,16 @@ def test_run_folder(train: Train) -> None:
     board = "{_target_: lightning.pytorch.loggers.TensorBoardLogger, name: tensorboard, version: ''}"
     done = train("experiment=stage1", f"runner.loggers.tensorboard={board}", "seed=3")
     names = {path.name for path in done.folder.iterdir()}
-    assert names == {"config.yaml", "environment.json", "metrics.jsonl", "split.csv", "report.html", "tensorboard", "checkpoint"}
+    assert names == {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "declared.json",
+        "split.csv",
+        "report.html",
+        "tensorboard",
+        "checkpoint",
+    }
     assert any(path.name.startswith("events.out.tfevents") for path in (done.folder / "tensorboard").iterdir())
 
     config = yaml.safe_load((done.folder / "config.yaml").read_text())

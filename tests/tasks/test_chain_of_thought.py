@@ -236,7 +236,7 @@ def test_metrics(graph: TextAttributedGraph, make_task: MakeTask) -> None:
     assert [m["topk"] for m in each] == [1, 1, 0, 0, 0, 1]
     assert [m["invalid"] for m in each] == [0, 0, 0, 1, 1, 0]
     assert task.metrics(predictions) == pytest.approx({"top1": 2 / 6, "topk": 3 / 6, "invalid": 2 / 6})
-    assert task.main_metric in each[0]
+    assert [metric.name for metric in task.measures(task.config)] == [*each[0]]
     assert task.candidates is None
 
 

@@ -196,7 +196,7 @@ def said(text: str, expected: str) -> Prediction:
 
 def test_written_answers_are_compared_exactly(tmp_path: Path) -> None:
     task = make_instructions(tmp_path)
-    assert (task.candidates, task.main_metric) == (None, "exact_match")
+    assert (task.candidates, task.measures(task.config)[0].name) == (None, "exact_match")
     answers = [said(" Rule \n learning", "rule learning"), said("Rule learning.", "rule learning"), said("", "yes")]
     assert [task.answer_metrics(answer)["exact_match"] for answer in answers] == [1.0, 0.0, 0.0]
     assert task.metrics(answers) == {"exact_match": 1 / 3}
@@ -205,7 +205,7 @@ def test_written_answers_are_compared_exactly(tmp_path: Path) -> None:
 def test_written_answers_may_name_a_candidate(tmp_path: Path) -> None:
     names = ["Biology", "Biology of Plants", "Type 1 diabetes", "cs.HC, Human-Computer Interaction"]
     task = make_instructions(tmp_path, candidates=names, scoring="written")
-    assert (task.candidates, task.main_metric) == (None, "label_match")
+    assert (task.candidates, task.measures(task.config)[0].name) == (None, "label_match")
 
     def match(text: str, expected: str) -> tuple[float, float]:
         metrics = task.answer_metrics(said(text, expected))
@@ -224,7 +224,7 @@ def test_candidates_are_scored_by_likelihood(tmp_path: Path) -> None:
         changed(LINK, id=f"pubmed_{i}_LP", conversations=conversation("<graph> <graph>?", answer)) for i, answer in enumerate(["yes", "No"])
     ]
     task = make_instructions(tmp_path, records, candidates=["no", "yes"])
-    assert (task.candidates, task.main_metric) == (["no", "yes"], "accuracy")
+    assert (task.candidates, task.measures(task.config)[0].name) == (["no", "yes"], "accuracy")
     assert [make(task, i).truth for i in range(2)] == [1, 0]
     metrics = task.rank_metrics(np.array([1, 0]), np.array([[0.0, 1.0], [0.2, 0.3]]))
     assert metrics["accuracy"] == 0.5
