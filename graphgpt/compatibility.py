@@ -56,9 +56,10 @@ def _is_there(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else device == "cpu" or torch.backends.mps.is_available()
 
 
+_TRAINING_LOSS = replace(LOSS, name="train/loss", title="Training loss")
 #: What a run logs whatever it trains.
 _RUN = (
-    replace(LOSS, name="train/loss", title="Training loss"),
+    _TRAINING_LOSS,
     Metric(name="grad_norm", title="Gradient norm, before clipping", unit=""),
     Metric(name="speed/samples_per_s", title="Samples per second", unit=""),
     Metric(name="speed/tokens_per_s", title="Tokens per second", unit=""),
@@ -68,15 +69,9 @@ _RUN = (
 
 
 def logged_metrics(model: Any, task: Any, runner: Any) -> Declared:
-    """What a run will log, by name: what a monitor can watch. Validation's are among them only where there is one.
-
-    Args:
-        model: Its ``Config``, like those of
-        task: and
-        runner: the same experiment.
-    """
+    """What a run with these ``Config`` s will log, by name: what a monitor can watch. Without validation, none of ``val/``."""
     parts = {name: part.task for name, part in task.parts.items()} if task.name == "mixture" else {}
-    found = [*_RUN, *(_of(LOSS, f"train/loss/{part}", part) for part in parts)]
+    found = [*_RUN, *(_of(_TRAINING_LOSS, f"train/loss/{part}", part) for part in parts)]
     if not runner.val_every:
         return Declared.of(found)
     cls = MODELS.get(model.name)
@@ -103,33 +98,36 @@ def run_problems(experiment: Any) -> list[str]:
 
 def metric_problems(experiment: Any) -> list[str]:
     """What is watched and will never be logged, or would be kept where it is worst; one sentence each, with the nearest metric."""
-    model, task, runner = experiment.model, experiment.task, experiment.runner
-    found = []
+    runner, watched = experiment.runner, []
     if (keep := getattr(runner, "checkpoint", None)) is not None and keep.monitor:
-        found += _watched("runner.checkpoint", keep.monitor, keep.mode, model, task, runner)
+        watched.append(("runner.checkpoint", keep.monitor, keep.mode))
     for name, node in getattr(runner, "callbacks", {}).items():
         if node and (monitor := node.get("monitor")):
-            found += _watched(f"runner.callbacks.{name}", str(monitor), node.get("mode"), model, task, runner)
+            watched.append((f"runner.callbacks.{name}", str(monitor), node.get("mode")))
+    known = logged_metrics(experiment.model, experiment.task, runner) if watched else Declared()
+    found = []
+    for key, monitor, mode in watched:
+        best = known[monitor].best_mode
+        if problem := unknown_metric(monitor, known, experiment):
+            found.append(f"{key}.monitor: {problem}")
+        elif mode is not None and mode != best:
+            found.append(f"{key}.mode: '{mode}' takes the worst '{monitor}' for the best; leave it out, or set it to '{best}'.")
     return found
 
 
-def _watched(key: str, monitor: str, mode: Any, model: Any, task: Any, runner: Any) -> list[str]:
-    if problem := unknown_metric(monitor, model, task, runner):
-        return [f"{key}.monitor: {problem}"]
-    best = logged_metrics(model, task, runner)[monitor].best_mode
-    if mode is not None and mode != best:
-        return [f"{key}.mode: '{mode}' takes the worst '{monitor}' for the best; leave it out, or set it to '{best}'."]
-    return []
+def unknown_metric(name: str, known: Declared, experiment: Any) -> str | None:
+    """Why a run will not log a metric; None where it will.
 
-
-def unknown_metric(name: str, model: Any, task: Any, runner: Any) -> str | None:
-    """Why a run will not log a metric; None where it will."""
-    known = logged_metrics(model, task, runner)
+    Args:
+        name: Of the metric.
+        known: Of :func:`logged_metrics`.
+        experiment: The run's ``ExperimentConfig``.
+    """
     if name in known or name.startswith("lr/"):
         return None
-    if name.startswith("val/") and not runner.val_every:
+    if name.startswith("val/") and not experiment.runner.val_every:
         return f"'{name}' comes of validation; set runner.val_every."
-    return f"a run of task.name={task.name} logs no '{name}'. {nearest(name, known)}"
+    return f"a run of task.name={experiment.task.name} logs no '{name}'. {nearest(name, known)}"
 
 
 def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """What a number says that a task, a model or a run measures: its name, its title, its unit, and which end of it is the good one."""
 
-import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, TypeVar
 
 from typing_extensions import TypedDict
+
+T = TypeVar("T")
 
 Unit = Literal["%", ""]
 
@@ -52,16 +53,20 @@ class Metric:
     @property
     def record(self) -> dict[str, Any]:
         """What a file holds of it, under its name."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "name"}
+        return {name: value for name, value in asdict(self).items() if name != "name"}
 
     @property
     def best_mode(self) -> Literal["min", "max"]:
         """Which of its values is the best."""
         return "min" if self.less_is_better else "max"
 
-    def best(self, values: Iterable[float]) -> float:
-        """The best of some values."""
-        return (min if self.less_is_better else max)(values)
+    def best(self, of: Iterable[T], value: Callable[[T], float]) -> T | None:
+        """The one with the best value, of equals the first; None of none."""
+        return (min if self.less_is_better else max)(of, key=value, default=None)
+
+    def whole(self, values: Iterable[float]) -> float:
+        """Where a bar ends: at 1 for shares, else at the highest of the values that are drawn."""
+        return 1.0 if self.unit else max([value for value in values if value > 0], default=1.0)
 
     def number(self, value: float) -> str:
         """A value without its unit: ``82.3`` of 0.823 in per cent, ``0.823`` where there is none."""

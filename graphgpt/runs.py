@@ -292,8 +292,8 @@ def _training_facts(folder: Path) -> dict[str, Any]:
             words += [] if entry["split"] == "test" else [entry["split"]]
             names = {name: " ".join([*words, name]) for name, value in entry["metrics"].items() if _number(value) is not None}
             scores |= {names[name]: entry["metrics"][name] for name in names}
-            known = Declared.read(entry.get("declared"))
-            declared |= {names[name]: known[name] for name in names if name in known}
+            known = entry.get("declared", {})
+            declared |= Declared.read({names[name]: known[name] for name in names if name in known})
     scores |= {name: value for name, value in last.items() if name.startswith("val/")}
     if "train/loss" in last:
         scores["train/loss"] = last["train/loss"]

@@ -261,7 +261,7 @@ def write_page(comparison: Comparison, folder: Path, file: Path, *, score: str |
         score: The one that is drawn; None takes the first.
     """
     score = score or next(iter(comparison.scores), None)
-    metric = replace(comparison.declared[score], name=score) if score else None
+    metric = comparison.declared[score] if score else None
     drawn = [group for group in comparison.groups if score in group.means]
     varying = {key: name for key, name in comparison.keys.items() if len({_setting(group.runs[0], key) for group in drawn}) > 1}
     _, keys = _telling([group.runs[0] for group in drawn], varying, _DRAWN)
@@ -296,13 +296,11 @@ def _table(columns: Columns) -> tuple[list[str], list[list[str]]]:
 
 def _best(drawn: Sequence[Group], metric: Metric, keys: Mapping[str, str], folder: Path) -> tuple[str, str] | None:
     """The best group's score and what it has that others have not; of the only one, its first run."""
-    if not drawn:
+    best = metric.best(drawn, lambda group: group.means[metric.name])
+    if best is None:
         return None
-    score = metric.name
-    value = metric.best(group.means[score] for group in drawn)
-    best = next(group for group in drawn if group.means[score] == value)
     has = ", ".join(f"{short} = {_setting(best.runs[0], key)}" for key, short in keys.items())
-    return with_deviation(best, score), f"with {has}" if has else f"in {_name(best.runs[0], folder)}" if len(best.runs) == 1 else ""
+    return with_deviation(best, metric.name), f"with {has}" if has else f"in {_name(best.runs[0], folder)}" if len(best.runs) == 1 else ""
 
 
 # matplotlib knows no CSS variables, so it draws in colours that nothing else has; these then become the page's own.

@@ -242,7 +242,7 @@ def _check(line: CommandLine[ExperimentConfig], config: SweepConfig, space: Spac
     if any(override.startswith(("hydra/", "hydra.", "resume=")) for override in config.overrides):
         problems.append("hydra and resume: are for graphgpt train -m; graphgpt sweep starts its runs itself, see --parallel and --resume.")
     for one in line.configs:
-        if problem := unknown_metric(config.metric, one.model, one.task, one.runner):
+        if problem := unknown_metric(config.metric, logged_metrics(one.model, one.task, one.runner), one):
             problems.append(f"--metric: {problem}")
         problems += metric_problems(one)
         if one.runner.num_nodes > 1:

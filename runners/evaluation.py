@@ -29,7 +29,7 @@ from graphgpt.config import plain_settings
 from graphgpt.errors import DataError, amount
 from graphgpt.files import write_json, write_text
 from graphgpt.installation import as_typed
-from graphgpt.metrics import INVALID, Declared, Metric
+from graphgpt.metrics import ACCURACY, INVALID, Declared, Metric
 from graphgpt.models.adapters import peft
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
@@ -320,7 +320,8 @@ def write_evaluation(
         *_baseline_rows(task, config, predictions),
     ]
     declared = declared_metrics(task, config)
-    main = next((name for name in declared if name in rows[0].metrics), next(iter(declared)))
+    names = [*declared, *rows[0].metrics]  # a task may measure what it does not declare
+    main = next((name for name in names if name in rows[0].metrics), next(iter(names), ACCURACY.name))
     items = list(predictions[main_pass(config)])
     instructions = questions(task, config, main_pass(config), items)
     first = list(predictions[main_pass(config)].values())
@@ -592,15 +593,14 @@ def _summary(result: Mapping[str, Any], rows: Sequence[Row]) -> str:
     main, items = _main(result), amount(result["items"], result["split"] + " item")
     if main.name not in rows[0].metrics:
         return f"{main.title} is not defined on these {items}."
-    others = {row.metrics[main.name]: row.name for row in rows if not row.is_model and main.name in row.metrics}
-    best = main.best(others) if others else None
-    against = "" if best is None else f"; the best of the others, {others[best]}, gets {main.text(best)}"
+    others = [row for row in rows if not row.is_model and main.name in row.metrics]
+    best = main.best(others, lambda row: row.metrics[main.name])
+    against = f"; the best of the others, {best.name}, gets {main.text(best.metrics[main.name])}" if best else ""
     return f"{main.title} is {main.text(rows[0].metrics[main.name])} on {items}{against}."
 
 
 def _main(result: Mapping[str, Any]) -> Metric:
-    name = result["main_metric"]
-    return replace(Declared.read(result.get("declared"))[name], name=name)
+    return Declared.read(result.get("declared"))[result["main_metric"]]
 
 
 @contextlib.contextmanager

@@ -328,7 +328,7 @@ class LightningRunner:
                 more = functools.partial(write_trained, trained)
                 save_checkpoint(target, model, experiment, data=task.data, history=history, state=state, more=more)
                 write_card(target)
-            write_training_report(task, model, experiment, history, folder)
+            write_training_report(task, model, experiment, history, declared, folder)
         trainer.strategy.barrier()
         rank_zero_only(log.info)("Saved %s", " and ".join(map(str, states)))
         return checkpoint

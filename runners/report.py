@@ -212,22 +212,20 @@ def with_unit(metric: Metric) -> str:
 
 def _render(report: Report) -> str:
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"percent": _percent, "number": _number, "interval": _interval, "duration": _duration, "head": with_unit}
+    env.filters |= {"number": _number, "interval": _interval, "duration": _duration, "head": with_unit}
     template = env.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     main = report.declared[report.main_metric]
     scored = [row for row in report.rows if main.name in row.metrics]
-    others = {row.metrics[main.name]: row for row in scored if not row.is_model}
     columns = [report.declared[name] for name in _columns(report.rows, main.name)]
     return template.render(
         report=report,
         main=main,
         columns=columns,
         legend=[metric.legend for metric in columns if metric.legend],
-        # A bar ends at the whole, or at the highest that there is of what has none.
-        most=1.0 if main.unit else max([row.metrics[main.name] for row in scored if row.metrics[main.name] > 0], default=1.0),
+        whole=main.whole(row.metrics[main.name] for row in scored),
         deviations=any(row.deviations for row in report.rows),
         model=next((row for row in scored if row.is_model), None),
-        baseline=others[main.best(others)] if others else None,
+        baseline=main.best([row for row in scored if not row.is_model], lambda row: row.metrics[main.name]),
         plots=[_plots(stage, f"s{i}") for i, stage in enumerate(report.stages)],
         charts=_charts(report),
         confusion=_confusion(report.class_names, report.confusion) if any(map(any, report.confusion)) else None,
@@ -238,12 +236,12 @@ def _render(report: Report) -> str:
     )
 
 
-def _number(value: float | None, metric: Metric) -> str:
+#: What is no metric of a task, such as a probability.
+_SHARE = Metric(name="share", title="Share")
+
+
+def _number(value: float | None, metric: Metric = _SHARE) -> str:
     return "–" if value is None or math.isnan(value) else metric.number(value)  # noqa: RUF001
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"  # noqa: RUF001
 
 
 def _interval(interval: tuple[float, float] | None, metric: Metric) -> str:
@@ -386,7 +384,7 @@ def _charts(report: Report) -> list[_Plot]:
     charts = []
     if report.calibration and report.calibration["bins"]:
         text = (
-            f"Expected calibration error {_percent(report.calibration['ece'])} %: the mean distance between how sure the model is and "
+            f"Expected calibration error {_number(report.calibration['ece'])} %: the mean distance between how sure the model is and "
             "how often it is right. Each dot is a range of probabilities, its size the share of the items; on the line they agree."
         )
         charts.append(_Plot(name="Calibration", text=text, svg=_reliability(report.calibration["bins"], "calibration")))
@@ -416,8 +414,7 @@ def _in_words(groups: Sequence[dict[str, Any]], figure: Metric) -> str:
 def _bars(groups: Sequence[dict[str, Any]], prefix: str, across: str, figure: Metric) -> Markup:
     def draw(axes: Any) -> None:
         places = range(len(groups))
-        # In hundredths of the whole, or of the highest where there is none.
-        whole = 1.0 if figure.unit else max([group["value"] for group in groups if group["value"] > 0], default=1.0)
+        whole = figure.whole(group["value"] for group in groups)
         values = [100 * group["value"] / whole for group in groups]
         axes.bar(places, values, color=_ACCENT, width=0.62)
         for place, value, group in zip(places, values, groups, strict=True):

@@ -67,7 +67,9 @@ def read_stages(history: Sequence[Mapping[str, Any]]) -> list[Stage]:
     ]
 
 
-def write_training_report(task: Task, model: Model, experiment: Any, history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write_training_report(
+    task: Task, model: Model, experiment: Any, history: Sequence[Mapping[str, Any]], declared: Declared, folder: Path
+) -> None:
     """Write ``report.html``: curves, speed, the settings that matter, and what the model wrote at each validation.
 
     Args:
@@ -75,11 +77,12 @@ def write_training_report(task: Task, model: Model, experiment: Any, history: Se
         model: Trained.
         experiment: The ``ExperimentConfig``.
         history: Of the checkpoint; the last stage is this run.
+        declared: What the run's metrics are.
         folder: Run folder.
     """
     lines = read_metrics(folder)
     *before, this = read_stages(history)
-    this = replace(this, curves=_more_curves(lines))
+    this = replace(this, curves=_more_curves(lines, declared))
     settings = experiment.runner
     parts = list(task.parts.values()) if isinstance(task, Mixture) else [task]
     classes = {tuple(graph.class_names) for part in parts if (graph := graph_of(part)) is not None}
@@ -106,7 +109,7 @@ def write_training_report(task: Task, model: Model, experiment: Any, history: Se
             stages=[*before, this],
             rows=[],
             main_metric="",
-            declared=Declared(),
+            declared=declared,
             items=0,
             remarks=[],
             wordings={},
@@ -128,11 +131,10 @@ def _curve(lines: Lines, key: str) -> tuple[list[int], list[float]]:
     return [step for step, _ in found], [value for _, value in found]
 
 
-def _more_curves(lines: Lines) -> dict[str, tuple[list[int], list[float]]]:
+def _more_curves(lines: Lines, declared: Declared) -> dict[str, tuple[list[int], list[float]]]:
     parts = dict.fromkeys(key for line in lines for key in line if key.startswith("train/loss/"))
-    keys = {f"Training loss of {key.removeprefix('train/loss/')}": key for key in parts}
-    keys |= {"Gradient norm, before clipping": "grad_norm", "Samples per second": "speed/samples_per_s"}
-    return {name: curve for name, key in keys.items() if (curve := _curve(lines, key))[0]}
+    keys = (*parts, "grad_norm", "speed/samples_per_s")
+    return {declared[key].title: curve for key in keys if (curve := _curve(lines, key))[0]}
 
 
 def _speed(lines: Lines) -> dict[str, str]:

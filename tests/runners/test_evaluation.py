@@ -28,7 +28,7 @@ from graphgpt.launch import launch
 from graphgpt.runners.evaluation import evaluate
 from graphgpt.task import Prediction, Task
 from graphgpt.tasks.graph_matching import ANSWER, matched_titles
-from graphgpt.tasks.node_classification import macro_f1
+from graphgpt.tasks.node_classification import NodeClassification, macro_f1
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["Red", "Green", "Blue", "White"]
@@ -113,6 +113,14 @@ def recomputed(found: list[dict[str, Any]]) -> dict[str, float]:
         "macro_f1": f1_score(expected, answers, average="macro", labels=sorted(set(expected)), zero_division=0),
         "top3": top_k_accuracy_score(truth, scores, k=3, labels=range(len(names))),
     }
+
+
+def test_what_a_task_measures_without_declaring_it_is_reported(checkpoint: Path, run: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a task of a plugin may, that was written before there were declarations."""
+    monkeypatch.setattr(NodeClassification, "measures", Task.measures)
+    result, folder = run(checkpoint, "limit=4", "bootstrap=0", "samples=0", "ablation=none", "baselines=[majority]")
+    assert (result["main_metric"], result["declared"]) == ("accuracy", {})
+    assert "Macro f1 %" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_node_of_the_split_has_a_score_for_every_class(evaluated: tuple[dict[str, Any], Path], checkpoint: Path) -> None:

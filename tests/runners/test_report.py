@@ -503,3 +503,8 @@ def test_the_best_of_the_others_is_the_lowest_where_less_is_better(tmp_path: Pat
         for name, value in (("far", 3), ("near", 2), ("GraphGPT", 1))
     ]
     assert "Best of the others: near" in Page(render(make_report(rows=rows, main_metric="distance", wordings={}), tmp_path)).text
+
+
+def test_of_equals_the_first_is_the_best(tmp_path: Path) -> None:
+    rows = [Row(name=name, metrics={"accuracy": 0.5}, is_model=name == "GraphGPT") for name in ("one", "other", "GraphGPT")]
+    assert "Best of the others: one" in Page(render(make_report(rows=rows, wordings={}), tmp_path)).text
