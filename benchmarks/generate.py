@@ -8,7 +8,6 @@ shrinks before its end.
 
 import argparse
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 
 import torch
 from common import Row, alternate, faster, run
@@ -64,7 +63,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
     def ours(part: Sequence[Instruction]) -> None:
         # A task without candidates: scoring is measured elsewhere.
-        written.extend(found.text for found in predict(model, SimpleNamespace(candidates=None), part, config, "generate"))
+        written.extend(found.text for found in predict(model, None, part, config, "generate"))
 
     def plain(part: Sequence[Instruction]) -> None:
         alone.extend(plain_answer(model, processor.prompt(question), tokens) for question in part)

@@ -24,6 +24,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
     """A row: bytes of the language model's weights, bytes that a step adds at most, seconds of a step, its loss."""
     from graphgpt.models.graph_llm import GraphLLM
     from graphgpt.prompts.batch import training_batch
+    from graphgpt.prompts.facts import TaskFacts
     from graphgpt.prompts.instruction import Instruction, Message
     from graphgpt.prompts.processor import Processor
     from graphgpt.registry import MODELS, TEMPLATES
@@ -47,7 +48,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
     parsed: Any = parse(MODELS.get("graph_llm").Config, config, problems)
     assert not problems, problems
     torch.manual_seed(0)
-    model: GraphLLM = MODELS.build(parsed, 8).train().to(options.device)
+    model: GraphLLM = MODELS.get(parsed.name).build(parsed, TaskFacts(task="", widths={"graph": 8})).train().to(options.device)
     adapters = {name for name, parameter in model.llm.named_parameters() if parameter.requires_grad}
     frozen = {tensor.data_ptr(): tensor.nbytes for name, tensor in model.llm.state_dict().items() if name not in adapters}
     weights = sum(frozen.values())

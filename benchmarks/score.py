@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     alone: dict[str, list[float]] = {}
 
     def ours(part: Sequence[Instruction]) -> None:
-        scores.update((found.id, found.scores or []) for found in predict(model, task, part, config, "score"))
+        scores.update((found.id, found.scores or []) for found in predict(model, task.candidates, part, config, "score"))
 
     def pairs(part: Sequence[Instruction]) -> None:
         for question in part[:paired]:

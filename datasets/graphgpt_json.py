@@ -3,12 +3,12 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,11 @@ from graphgpt.file_kinds import another_kind
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.graphs.json_array import BrokenArray, elements
 from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
-from graphgpt.graphs.subgraph import Subgraph
+from graphgpt.graphs.subgraph import GraphInput, Subgraph
+from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.wording import placed
 from graphgpt.registry import DATASETS
-from graphgpt.schema import GIVEN, PLACEHOLDER, SPLITS, ActsWith, configclass
+from graphgpt.schema import GIVEN, SPLITS, ActsWith, Kind, configclass, placeholder
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +109,9 @@ class Record:
 
 @DATASETS.register("graphgpt_json")
 class GraphgptJson:
-    """Ready-made instructions instead of a graph with texts: for ``task=instructions`` alone."""
+    """Ready-made instructions about graphs, with the features of their nodes."""
 
+    kind: ClassVar[Kind] = "records"
     Config = GraphgptJsonConfig
 
     def __init__(self, config: GraphgptJsonConfig) -> None:
@@ -212,8 +215,8 @@ class InstructionSet:
         return sum((Counter(records.card["kinds"]) for records in self.parts), Counter())
 
     @cached_property
-    def width(self) -> int:
-        """Number of features of a node, the same in all graphs that a record points into.
+    def features(self) -> Mapping[str, Any]:
+        """Number of features of a node, the same in all graphs that a record points into, and the file that they are of.
 
         Raises:
             DataError: it is not the same.
@@ -223,8 +226,36 @@ class InstructionSet:
         if len(set(widths.values())) > 1:
             found = ", ".join(f"{key} {width}" for key, width in widths.items())
             raise DataError(f"{self.graphs.path}: the graphs differ in their number of node features ({found}); one tower reads them all.")
-        return next(iter(widths.values()))
+        return {"features": next(iter(widths.values())), "features_from": self.graphs.path.name}
 
+    def id(self, item: int) -> str:
+        """What a record calls itself."""
+        return self[item].id
+
+    def said(self, item: int) -> Sequence[str]:
+        """The texts of a record's turns, one after the other."""
+        return self[item].turns
+
+    def messages(self, item: int, seen: Callable[[str], str]) -> tuple[Message, ...]:
+        """A record's turns, the answer last; graphs stand where ``<graph>`` stood in what ``seen`` leaves of a human's turn.
+
+        Raises:
+            DataError: it leaves too few places for them.
+        """
+        record = self[item]
+        x = self.graphs.graphs[record.key]["x"] if record.subgraphs else torch.empty(0)
+        graphs = (GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs)
+        messages = tuple(
+            Message("assistant", turn) if number % 2 else Message("user", *placed(seen(turn), {"graph": graphs}))
+            for number, turn in enumerate(record.turns)
+        )
+        if next(graphs, None) is not None:
+            raise DataError(f"{self.place(item)}: task.own_text takes a <graph> away with the texts; leave it outside of the groups.")
+        return messages
+
+
+#: Stands in the files where a subgraph goes.
+PLACEHOLDER = placeholder("graph")
 
 TEXT_ONLY, PAIR = "text only", " (2 graphs)"
 

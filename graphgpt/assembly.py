@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 
 def build_task(experiment: Any) -> Task:
-    """The experiment's task on its graph.
+    """The experiment's task on its data.
 
     Raises:
         DataError: the data cannot be used.
     """
-    open_graph = functools.partial(open_dataset, llm=experiment.model.llm)
-    task: Task = TASKS.get(experiment.task.name).build(experiment.task, experiment.dataset, open_graph)
+    opened = functools.partial(open_dataset, llm=experiment.model.llm)
+    task: Task = TASKS.get(experiment.task.name).build(experiment.task, experiment.dataset, opened)
     return task
 
 
-def open_dataset(dataset: Any, llm: Any, text_encoder: Any = None) -> TextAttributedGraph:
-    """The graph of a dataset's config, with features.
+def open_dataset(dataset: Any, llm: Any, text_encoder: Any = None) -> Any:
+    """Open the data of a dataset's config: a graph with features, or whatever its kind has.
 
     Args:
         dataset: The config.
@@ -44,7 +44,10 @@ def open_dataset(dataset: Any, llm: Any, text_encoder: Any = None) -> TextAttrib
     Raises:
         DataError: the data cannot be used.
     """
-    graph = store.open_graph(DATASETS.build(dataset), TEXT_ENCODERS.build(dataset.text_encoder), *_source(llm))
+    source = DATASETS.build(dataset)
+    if source.kind != "graph":
+        return source.open()
+    graph = store.open_graph(source, TEXT_ENCODERS.build(dataset.text_encoder), *_source(llm))
     if text_encoder is not None:
         return encode_texts(dataclasses.replace(graph, x=None), text_encoder, llm)
     nodes, edges = f"{graph.num_nodes:,}", f"{graph.num_edges:,}"
@@ -69,7 +72,7 @@ def build_model(experiment: Any, task: Task) -> Any:
     """
     torch.manual_seed(experiment.seed)
     try:
-        return MODELS.get(experiment.model.name).build(experiment.model, task)
+        return MODELS.get(experiment.model.name).build(experiment.model, task.facts)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error) or "Storage size calculation overflowed" in str(error):
             raise GraphGPTError(f"The model is too large for the memory of this machine: {first_line(error)}") from error

@@ -31,16 +31,19 @@ from graphgpt.graphs.tables import hint
 from graphgpt.installation import typed
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.streaming import write_answer
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example
-from graphgpt.prompts.wording import placed
+from graphgpt.prompts.wording import count_places, placed
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
 from graphgpt.runners.prediction import predict
-from graphgpt.schema import PLACEHOLDER, SPLITS, parse
-from graphgpt.task import Task, TaskConfig
+from graphgpt.schema import SPLITS, parse, placeholder
+from graphgpt.task import Task
+from graphgpt.tasks.graph_task import GraphTask
 from graphgpt.tasks.link_prediction import YES, LinkPrediction
 from graphgpt.tasks.node_classification import NodeClassification
+from graphgpt.tasks.worded import TaskConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,23 +117,21 @@ class Connection(float):
         return f"{float(self)!r} ({self.remark})" if self.remark else repr(float(self))
 
 
-class Opening(Task):
+class Opening(GraphTask):
     """The first turn of a conversation about a node."""
 
     words = ("title", "text")
 
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
         words = {"title": self.cut(self.graph.title(item)), "text": self.cut(self.graph.body(item))}
-        return Instruction(
-            id=str(self.graph.ids[item].as_py()), messages=(Message("user", *self.fill(self.subgraph(item, seed), **words)),)
-        )
+        return Instruction(id=str(self.graph.ids[item].as_py()), messages=(Message("user", *self.ask(self.subgraph(item, seed), **words)),))
 
 
 class Pair(LinkPrediction):
     """Whether two nodes are connected, asked in the graph without an edge between them; the one item is 0."""
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: Any, pair: tuple[int, int]) -> None:
-        Task.__init__(self, config, graph, dataset, _no_split(graph))
+        GraphTask.__init__(self, config, graph, dataset, _no_split(graph))
         pairs = torch.tensor([pair])
         rest = without_edges(graph, pairs.numpy())
         linked = (graph.neighbors(pair[0]) == pair[1]).any()[None]
@@ -219,7 +220,7 @@ class GraphAssistant:
         _check_width(opened, trained, str(folder))
         # All that is drawn here is overwritten: to the caller's random numbers it never happened.
         with torch.random.fork_rng(devices=[]):
-            model: GraphLLM = MODELS.build(config, opened.features.shape[1])
+            model: GraphLLM = MODELS.get(config.name).build(config, TaskFacts(task="", widths={"graph": opened.features.shape[1]}))
         load_checkpoint(model, folder)
         place = torch.device(device) if device else torch.accelerator.current_accelerator(check_available=True)
         return cls(model.eval().to(place or "cpu"), opened, dataset, tasks=tasks, seed=seed, trained=read_trained(folder))
@@ -412,7 +413,7 @@ class GraphAssistant:
         instructions = [task.instruction(node, seed=mix(self.seed, node), training=False) for node in nodes]
         settings = EvaluationConfig(name="classify", checkpoint="", batch_size=batch_size)
         with self._lock:
-            found = predict(self.model, task, instructions, settings, "Classifying")
+            found = predict(self.model, task.candidates, instructions, settings, "Classifying")
         chances = torch.tensor([prediction.scores for prediction in found]).reshape(-1, len(names)).softmax(dim=1).numpy()
         seen = self._seen(self._classification(None) if self.graph.class_names else task, nodes)
         if remark := self._remark("node_classification", "to tell classes of nodes", "chain_of_thought"):
@@ -503,12 +504,12 @@ class Conversation:
 
     def _turn(self, question: str) -> Message:
         begins = self.node is not None and all(message.role == "system" for message in self.messages)
-        places = question.count(PLACEHOLDER)
+        places = count_places(question, "graph")
         if places > begins:
             stands = amount(places, "time")
-            raise DataError(f"ask: {PLACEHOLDER} may stand once, in the first question about a node; here it stands {stands}.")
+            raise DataError(f"ask: {placeholder('graph')} may stand once, in the first question about a node; here it stands {stands}.")
         if places:
-            return Message("user", *placed(question, iter(self._opening.inputs)))
+            return Message("user", *placed(question, {"graph": iter(self._opening.inputs)}))
         return Message("user", *((*self._opening.content[:-1], f"{self._opening.content[-1]}{question}") if begins else (question,)))
 
     def _read(self, message: Message) -> Example:

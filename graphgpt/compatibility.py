@@ -8,7 +8,7 @@ from typing import Any
 from graphgpt.errors import amount, nearest
 from graphgpt.metrics import LOSS, Declared, Metric
 from graphgpt.registry import MODELS, TASKS
-from graphgpt.schema import NETWORKS, PLACEHOLDER
+from graphgpt.schema import NETWORKS
 
 #: Optimizers of bitsandbytes, by how their names begin.
 BITSANDBYTES, PAGED = "bitsandbytes.optim.", "bitsandbytes.optim.Paged"
@@ -70,14 +70,14 @@ _RUN = (
 
 def logged_metrics(model: Any, task: Any, runner: Any) -> Declared:
     """What a run with these ``Config`` s will log, by name: what a monitor can watch. Without validation, none of ``val/``."""
-    parts = {name: part.task for name, part in task.parts.items()} if task.name == "mixture" else {}
-    found = [*_RUN, *(_of(_TRAINING_LOSS, f"train/loss/{part}", part) for part in parts)]
+    parts = TASKS.get(task.name).part_configs(task)
+    found = [*_RUN, *(_of(_TRAINING_LOSS, f"train/loss/{part}", part) for part in parts if part)]
     if not runner.val_every:
         return Declared.of(found)
     cls = MODELS.get(model.name)
     found += [_of(metric, f"val/{metric.name}") for metric in cls.validated]
-    found += [_of(LOSS, f"val/loss/{part}", part) for part in parts]
-    for part, one in (parts or {"": task}).items():
+    found += [_of(LOSS, f"val/loss/{part}", part) for part in parts if part]
+    for part, one in parts.items():
         kind = TASKS.get(one.name)
         if kind.asks and not runner.strategy.shards_weights and (kind.scores(one) or (cls.reads_words and runner.val_answers)):
             found += [_of(metric, f"val/{metric.name}/{part}" if part else f"val/{metric.name}", part) for metric in kind.measures(one)]
@@ -132,7 +132,7 @@ def unknown_metric(name: str, known: Declared, experiment: Any) -> str | None:
 
 def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:
     """What of an ``EvaluationConfig`` does nothing with a model and a task, by key, with the reason (see ``schema.ActsWith``)."""
-    tasks = [part.task for part in task.parts.values()] if task.name == "mixture" else [task]
+    tasks = [*TASKS.get(task.name).part_configs(task).values()]
     reads_words = MODELS.get(model.name).reads_words
     scores = [TASKS.get(one.name).scores(one) for one in tasks]
     baselines = {name for one in tasks for name in TASKS.get(one.name).known_baselines} | ({"llm"} if reads_words else set())
@@ -154,7 +154,7 @@ def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:
     if missing := [name for name in config.baselines if name not in baselines]:
         known = f"it has {', '.join(sorted(baselines))}" if baselines else "it has none"
         found["baselines"] = f"there is no {' and no '.join(missing)} for task.name={task.name} and model.name={model.name}; {known}."
-    has_tokens = any(PLACEHOLDER in (getattr(one, "chosen", None) or PLACEHOLDER) for one in tasks)
+    has_tokens = any(TASKS.get(one.name).modalities(one) != () for one in tasks)
     if not reads_words and set(config.ablation) <= {"no_graph", "no_text"}:
         found["ablation"] = f"changes nothing, for model.name={model.name} reads no words."
     elif not has_tokens and set(config.ablation) <= {"no_graph", "zeroed", "shuffled", "other_node"}:

@@ -11,12 +11,12 @@ from graphgpt.checkpoints.folder import read_settings
 from graphgpt.config import EvaluationConfig, evaluated_experiment, read_config
 from graphgpt.errors import GraphGPTError
 from graphgpt.files import atomic_folder
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.records import parse_record
 from graphgpt.registry import check_plugins
 from graphgpt.runners.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, unseen, write_evaluation
 from graphgpt.runs import PredictionLine, read_result
-from graphgpt.task import Prediction, Task
-from graphgpt.tasks.mixture import Mixture
+from graphgpt.task import Task
 
 
 def gather(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -59,13 +59,12 @@ def join(folders: Sequence[Path], whole: EvaluationConfig, out: Path) -> list[Pa
     """
     experiment = evaluated_experiment(whole)
     task = build_task(experiment)
-    parts: Mapping[str, Task] = task.parts if isinstance(task, Mixture) else {"": task}
-    for name, part in parts.items():
+    for name, part in task.parts.items():
         settings = of_part(whole, name) if name else whole
         part, trained = unseen(part, settings)
         predictions = _join(part, whole, experiment.model, [folder / name for folder in folders])
         write_evaluation(part, settings, experiment.model, predictions, check_leakage(part, whole, experiment.model), trained, out / name)
-    return [out / name for name in parts]
+    return [out / name for name in task.parts]
 
 
 def show_parts(folders: Sequence[Path]) -> None:

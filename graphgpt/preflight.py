@@ -54,10 +54,11 @@ def _checks(experiment: Any) -> Iterator[str]:
     check_answers(task)
     yield _round_trip(task, processor)
 
+    width = task.facts.widths["graph"]
     with torch.device("meta"):
-        modules = _build_on_meta(experiment, task.input_dim)
+        modules = _build_on_meta(experiment, width)
     hidden = modules["llm"].get_input_embeddings().weight.shape[1]
-    yield f"sizes: tower {task.input_dim} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
+    yield f"sizes: tower {width} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
 
     reader, runner, seed = PromptReader(processor, modules["tower"].collate), experiment.runner, experiment.seed
     items = training_items(task, getattr(runner, "train_samples", None), seed)

@@ -39,8 +39,8 @@ Split = typing.Literal["train", "val", "test"]
 #: In the order in which numbers stand for them.
 SPLITS: tuple[Split, ...] = typing.get_args(Split)
 
-#: Stands in a wording, and in the files that GraphGPT's authors released, where a subgraph goes.
-PLACEHOLDER = "<graph>"
+#: What a dataset yields: a graph whose nodes have texts, pictures with texts, or ready-made conversations.
+Kind = typing.Literal["graph", "images", "records"]
 
 #: What an evaluation can take away from a question.
 Ablation = typing.Literal["none", "no_graph", "zeroed", "shuffled", "other_node", "no_text"]
@@ -51,6 +51,11 @@ Baseline = typing.Literal["majority", "tfidf", "sgc", "gcn", "graphsage", "text_
 
 #: Those of them that train a network on the whole graph at once.
 NETWORKS: tuple[Baseline, ...] = ("gcn", "graphsage")
+
+
+def placeholder(modality: str) -> str:
+    """What stands in a wording, and in the files of others, where an input of a modality goes: ``<graph>``."""
+    return f"<{modality}>"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))

@@ -14,7 +14,7 @@ from graphgpt.errors import amount
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.metrics import Declared
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.task import GraphInstruction
+from graphgpt.tasks.graph_task import GraphInstruction
 
 RankMetrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 

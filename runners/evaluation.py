@@ -35,6 +35,7 @@ from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import MODELS
 from graphgpt.runners.analysis import (
     Answers,
@@ -56,9 +57,8 @@ from graphgpt.runners.prediction import predict
 from graphgpt.runners.report import Report, Row, Sample, score_table, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
-from graphgpt.schema import NETWORKS, PLACEHOLDER, Baseline, Split
-from graphgpt.task import Prediction, Task
-from graphgpt.tasks.mixture import Mixture
+from graphgpt.schema import NETWORKS, Baseline, Split
+from graphgpt.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
         DataError: the split has no items, or none that the checkpoint was not trained on, a sample cannot be used, or a prompt gives its
             answer away and ``leakage`` is ``error``.
     """
-    if isinstance(task, Mixture):
+    if "" not in task.parts:
         return {name: evaluate(model, part, of_part(config, name), folder / name) for name, part in task.parts.items()}
     task, trained = unseen(task, config)
     quiet_libraries()
@@ -137,7 +137,7 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
         instructions = questions(task, config, step, items)
         torch.manual_seed(step.seed)  # nothing draws, but for a tower that keeps its dropout for compatibility
         with _without_adapters(model) if step.variant == "llm" else contextlib.nullcontext():
-            found = predict(model, task, instructions, config, step.name(model.config))
+            found = predict(model, task.candidates, instructions, config, step.name(model.config))
         if isinstance(model, GraphLLM) and step == main_pass(config) and task.candidates and not config.generate:
             chosen = _choose(found, config.samples)
             prompts = [model.processor.prompt(instructions[i]) for i in chosen]
@@ -219,7 +219,7 @@ def passes(task: Task, config: Any, model: Any) -> Iterator[Pass]:
         variants.remove("no_text")
     if reads_words and "llm" in config.baselines:
         variants.append("llm")
-    wordings = other_wordings(task) if reads_words and config.wordings == "all" else []
+    wordings = task.other_wordings() if reads_words and config.wordings == "all" else []
     for seed in config.all_seeds:
         yield from (Pass(variant=variant, wording=None, seed=seed) for variant in variants)
         yield from (Pass(variant="none", wording=name, seed=seed) for name in wordings)
@@ -228,13 +228,6 @@ def passes(task: Task, config: Any, model: Any) -> Iterator[Pass]:
 def main_pass(config: Any) -> Pass:
     """The plain pass of the first seed."""
     return Pass(variant="none", wording=None, seed=config.seed)
-
-
-def other_wordings(task: Task) -> list[str]:
-    """Names of the wordings that are not the chosen one, and as much of a graph question as that."""
-    chosen = getattr(task.config, "chosen", None) or ""
-    wordings = getattr(task.config, "wordings", {})
-    return [name for name, text in wordings.items() if text != chosen and text.count(PLACEHOLDER) == chosen.count(PLACEHOLDER)]
 
 
 def worded(task: Task, wording: str | None) -> Task:
@@ -346,7 +339,7 @@ def write_evaluation(
             checkpoint_experiment(config.checkpoint),
             config,
             items=trained["items"] - trained["left_out"],
-            wordings=bool(other_wordings(task)),
+            wordings=bool(task.other_wordings()),
         ),
     }
     lines = [_record(task, config, step, item, found) for step, run in predictions.items() for item, found in run.items()]

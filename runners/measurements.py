@@ -20,6 +20,7 @@ from graphgpt.files import write_text
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.model import Batch, Model
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.prompts.processor import Processor
 from graphgpt.records import read_lines
 from graphgpt.runners.analysis import parse_answer
@@ -27,8 +28,7 @@ from graphgpt.runners.data import mix, spread
 from graphgpt.runners.loggers import log_text
 from graphgpt.runners.task_data import validation_items
 from graphgpt.runs import SampleLine
-from graphgpt.task import Prediction, Task
-from graphgpt.tasks.mixture import Mixture
+from graphgpt.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 def observers(task: Task, model: Model, experiment: Any, folder: Path, wait: "DataWait") -> list[Callback]:
     """The callbacks of this module for a run."""
     config = experiment.runner
-    parts = [*task.parts] if isinstance(task, Mixture) else []
+    parts = [name for name in task.parts if name]
     found: list[Callback] = [Measurements(parts, wait, plain_settings(experiment) | {"resume": None})]
     if not config.val_every or not task.asks:
         return found
@@ -215,12 +215,12 @@ class ValidationScores(Callback):
                 parts.setdefault(name, (part, []))[1].append(instruction)
         model: Any = pl_module.model
         with trainer.precision_plugin.val_step_context():
-            found = {name: [*model.predictions(part, asked, self.settings)] for name, (part, asked) in parts.items()}
+            found = {name: [*model.predictions(part.candidates, asked, self.settings)] for name, (part, asked) in parts.items()}
         scores: dict[str, float] = {}
         for name, predictions in gathered_lists(found, trainer.world_size).items():
-            part = self.task.parts[name] if isinstance(self.task, Mixture) else self.task
+            part = self.task.parts[name]
             metrics = part.metrics(predictions)
-            suffix = f"/{name}" if isinstance(self.task, Mixture) else ""
+            suffix = f"/{name}" if name else ""
             scores |= self._defined({f"val/{key}{suffix}": value for key, value in metrics.items()}, len(predictions))
         return scores
 
@@ -302,7 +302,7 @@ class ValidationAnswers(Callback):
                     text=text,
                 )
                 for key, value in part.answer_metrics(said).items():
-                    each.setdefault(f"val/{key}/{name}" if isinstance(self.task, Mixture) else f"val/{key}", []).append(value)
+                    each.setdefault(f"val/{key}/{name}" if name else f"val/{key}", []).append(value)
             found.append(
                 {
                     "step": trainer.global_step,
@@ -327,7 +327,5 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 def task_of(task: Task, id: str) -> tuple[str, Task]:
-    """The task that a sample is of, with its name: a mixture's part, else the task itself."""
-    if isinstance(task, Mixture):
-        return next((name, part) for name, part in task.parts.items() if id.startswith(f"{name}/"))
-    return task.config.name, task
+    """The task that a sample is of, under its name in a mixture, else the task itself, under no name."""
+    return next((name, part) for name, part in task.parts.items() if not name or id.startswith(f"{name}/"))

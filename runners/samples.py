@@ -6,9 +6,10 @@ import torch
 
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.runners.analysis import nodes_of, subgraphs_of
 from graphgpt.runners.report import Neighborhood, Sample
-from graphgpt.task import Prediction, Task
+from graphgpt.task import Task
 
 #: So many nodes of a subgraph are drawn; more could not be told apart.
 _MAX_DRAWN = 120

@@ -15,7 +15,6 @@ from graphgpt.runners.data import Examples, Key, MicroBatches, StepSampler, chun
 from graphgpt.runners.fitting import tokens_that_fit
 from graphgpt.runners.lengths import look, readable
 from graphgpt.task import Task, generator
-from graphgpt.tasks.mixture import Mixture
 
 
 class TaskData(LightningDataModule):
@@ -114,7 +113,7 @@ def check_answers(task: Task) -> None:
     Raises:
         GraphGPTError: there is one answer to every question.
     """
-    for one in task.parts.values() if isinstance(task, Mixture) else [task]:
+    for one in task.parts.values():
         if one.candidates is not None and len(one.candidates) < 2:
             raise GraphGPTError(
                 f"task.name: '{one.config.name}' has nothing to tell apart in '{one.data['name']}', for all that is labelled there is "

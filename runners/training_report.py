@@ -15,14 +15,14 @@ from graphgpt.errors import amount
 from graphgpt.installation import as_typed
 from graphgpt.metrics import Declared
 from graphgpt.models.model import Model
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.records import read_lines
 from graphgpt.runners.data import mix
 from graphgpt.runners.measurements import task_of
 from graphgpt.runners.report import Report, Sample, Stage, smoothed, write_report
 from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runs import SampleLine, read_metrics
-from graphgpt.task import Prediction, Task
-from graphgpt.tasks.mixture import Mixture
+from graphgpt.task import Task
 
 Lines = Sequence[Mapping[str, Any]]
 """Of metrics.jsonl."""
@@ -84,7 +84,7 @@ def write_training_report(
     *before, this = read_stages(history)
     this = replace(this, curves=_more_curves(lines, declared))
     settings = experiment.runner
-    parts = list(task.parts.values()) if isinstance(task, Mixture) else [task]
+    parts = list(task.parts.values())
     classes = {tuple(graph.class_names) for part in parts if (graph := graph_of(part)) is not None}
     versions = {name: version for name, version in environment().items() if name in ("graphgpt", "torch", "transformers", "python")}
     name = experiment.name.replace("_", " ")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import FEATURES, csv_overrides, make_graph, make_task
+from helpers import FEATURES, build_for, csv_overrides, make_graph, make_task
 from rich.console import Console
 
 from graphgpt.checkpoints.card import write_card
@@ -20,7 +20,6 @@ from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experi
 from graphgpt.errors import GraphGPTError
 from graphgpt.files import write_json
 from graphgpt.models.tower import tower_card
-from graphgpt.registry import MODELS
 from graphgpt.runs import compare, find_runs
 from graphgpt.weights.exporting import export_weights
 from graphgpt.weights.lineage import show
@@ -42,7 +41,7 @@ class Trained:
     def __init__(self, folder: Path) -> None:
         self.overrides = [*csv_overrides(folder), *SETTINGS]
         self.experiment = check_command_line(ExperimentConfig, "train", self.overrides)
-        self.model = MODELS.build(self.experiment.model, input_dim=FEATURES)
+        self.model = build_for(self.experiment.model, FEATURES)
         self.graph = make_graph()
         self.run = folder / "run"
         self.checkpoint = self.run / "checkpoint"

@@ -18,6 +18,7 @@ from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.splits import split_nodes
 from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
 from graphgpt.prompts.processor import Processor
 from graphgpt.registry import MODELS, TASKS, TEMPLATES, Registry
@@ -121,12 +122,17 @@ def model_config(
     return parsed(MODELS.get("graph_llm").Config, data)
 
 
+def build_for(config: Any, width: int = FEATURES, **facts: Any) -> Any:
+    """A model of a ``Config`` for a task on a graph with so many features."""
+    return MODELS.get(config.name).build(config, TaskFacts(task="toy", widths={"graph": width}, **facts))
+
+
 def make_model(input_dim: int = FEATURES, seed: int = 0, **fields: Any) -> GraphLLM:
     """A model of two layers on a byte-level tokenizer, the same each time; ``fields`` as for :func:`model_config`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = model_config(**fields)
-        model: GraphLLM = MODELS.build(config, input_dim)
+        model: GraphLLM = build_for(config, input_dim)
     return model.eval()
 
 

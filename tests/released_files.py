@@ -238,4 +238,6 @@ def make_instructions(folder: Path, records: Iterable[Any] = RECORDS, dataset: d
     files = {"graphs": str(write_graphs(folder)), "instructions": str(write_records(folder, records))}
     data = parsed(GraphgptJson.Config, {"name": "graphgpt_json", **files, **(dataset or {})})
     cls = TASKS.get("instructions")
-    return cls.build(parsed(cls.Config, {"name": "instructions", "own_text": OWN_TEXT, **task}), data, lambda dataset: None)
+    return cls.build(
+        parsed(cls.Config, {"name": "instructions", "own_text": OWN_TEXT, **task}), data, lambda dataset: GraphgptJson(dataset).open()
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import csv_overrides
+from helpers import build_for, csv_overrides
 
 from graphgpt import GraphAssistant
 from graphgpt.checkpoints.folder import save_checkpoint
@@ -25,7 +25,7 @@ from graphgpt.files import write_json
 from graphgpt.launch import SWEEP, check_started
 from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
 from graphgpt.prompts import chat_template
-from graphgpt.registry import MODELS, TEXT_ENCODERS
+from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.runners.lightning import write_run_files
 
 FEATURES = 128
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a checkpoint of a model of two layers, untrained."""
     folder = tmp_path_factory.mktemp("trained")
     experiment = check_command_line(ExperimentConfig, "train", [*csv_overrides(folder), "task=node_classification", "model/tower=sgc"])
-    model = MODELS.build(experiment.model, input_dim=FEATURES)
+    model = build_for(experiment.model, FEATURES)
     data = {"name": "csv", "fingerprint": "0" * 16, "features": FEATURES}
     save_checkpoint(folder / "run" / "checkpoint", model, experiment, data=data, history=[])
     write_run_files(folder / "run", experiment)

@@ -12,7 +12,7 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Layout
 from graphgpt.graphs.tables import missing_files
 from graphgpt.registry import TEXT_ENCODERS
-from graphgpt.schema import ActsWith, Registered, UserPath, configclass
+from graphgpt.schema import ActsWith, Kind, Registered, UserPath, configclass
 
 #: Fields of a dataset that say what the prompts call things; the card of a built graph may hold them under ``words``.
 WORDS = ("domain", "node", "relation", "category")
@@ -86,6 +86,7 @@ class DatasetConfig:
 class GraphDataset(ABC):
     """Base of all datasets; register subclasses with ``@DATASETS.register(name)``."""
 
+    kind: ClassVar[Kind] = "graph"
     Config: ClassVar[type[DatasetConfig]] = DatasetConfig
 
     def __init__(self, config: Any) -> None:

@@ -13,10 +13,11 @@ from graphgpt.models.llm import LLMConfig
 from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import MODELS, TOWERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import Prediction, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +125,10 @@ class GNN(Model):
         return unread_llm(experiment)
 
     @classmethod
-    def build(cls, config: Any, task: Task) -> "GNN":
-        if task.candidates is None:
-            raise GraphGPTError(f"task.name: '{task.config.name}' has no candidates for model.name={config.name} to choose from.")
-        return cls(config, task.input_dim, task.num_graphs, len(task.candidates))
+    def build(cls, config: Any, facts: TaskFacts) -> "GNN":
+        if facts.candidates is None or not facts.inputs:
+            raise GraphGPTError(f"task.name: '{facts.task}' has no candidates for model.name={config.name} to choose from.")
+        return cls(config, facts.widths["graph"], facts.inputs, facts.candidates)
 
     def __init__(self, config: Any, input_dim: int, inputs: int, outputs: int) -> None:
         super().__init__(config)
@@ -157,7 +158,7 @@ class GNN(Model):
         """Cross-entropy of each sample, shape ``[b]``, float32, in the order of ``batch.ids``."""
         return functional.cross_entropy(self.forward(batch), batch.truth, reduction="none")
 
-    def predictions(self, task: Task, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+    def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
         """Log-probabilities of the candidates."""
         reader = self.reader()
         for first in range(0, len(instructions), config.batch_size):

@@ -21,11 +21,12 @@ from graphgpt.models.projector import Projector
 from graphgpt.models.quantization import QuantizationConfig, follow_weights, quantization_problems
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import Batch, CollateInputs, common_prompt, scoring_batch, training_batch
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.prompts.processor import PATCH, Example, Modality, Processor, TooLong
 from graphgpt.registry import MODELS, PROJECTORS, TASKS, TEMPLATES, TOWERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import Prediction, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +129,8 @@ class GraphLLM(Model):
         return [f"task.name: '{task.name}' asks nothing that a language model could answer; use experiment=stage0."]
 
     @classmethod
-    def build(cls, config: Any, task: Task) -> "GraphLLM":
-        return cls(config, task.input_dim)
+    def build(cls, config: Any, facts: TaskFacts) -> "GraphLLM":
+        return cls(config, facts.widths["graph"])
 
     def __init__(self, config: Any, input_dim: int) -> None:
         super().__init__(config)
@@ -283,20 +284,20 @@ class GraphLLM(Model):
                 return [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
             decoding.write(rows, tokens)
 
-    def predictions(self, task: Task, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+    def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
         """Candidates scored where the task has them, greedy answers where not or asked for."""
         prompts = [self.processor.prompt(instruction) for instruction in instructions]
-        candidates = [self.processor.answer(name) for name in task.candidates or ()]
-        writes = config.generate or not candidates
+        answers = [self.processor.answer(name) for name in candidates or ()]
+        writes = config.generate or not answers
         prefix = self.prefix(prompts)
         size = config.writing_batch_size if writes else config.batch_size
         for first in range(0, len(prompts), size):
             asked = prompts[first : first + size]
             scores: list[list[float] | None] = [None] * len(asked)
             texts: list[str | None] = [None] * len(asked)
-            if candidates:
+            if answers:
                 parts = (asked[at : at + config.batch_size] for at in range(0, len(asked), config.batch_size))
-                scores = [row for part in parts for row in self.score(part, candidates, prefix).tolist()]
+                scores = [row for part in parts for row in self.score(part, answers, prefix).tolist()]
             if writes:
                 texts = [*self.generate(asked, config.max_new_tokens, prefix)]
             for instruction, prompt, score, text in zip(instructions[first : first + size], asked, scores, texts, strict=True):

@@ -3,24 +3,23 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from graphgpt.errors import GraphGPTError
 from graphgpt.metrics import LOSS, Metric
 from graphgpt.models.llm import LLMConfig, llm_problems
 from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.text_side import TextReader, TextSide
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.batch import CollateInputs
-from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
-from graphgpt.registry import MODELS, TEXT_SIDES, TOWERS
+from graphgpt.prompts.facts import TaskFacts
+from graphgpt.prompts.instruction import GroundingInstruction, Instruction, ModalityInput, first_tokens
+from graphgpt.registry import MODELS, TASKS, TEXT_SIDES, TOWERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import GroundingInstruction, Task
 
 #: Where the scale of the similarities starts, and what it never exceeds: CLIP's numbers (arXiv:2103.00020, section 2.5).
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0
@@ -80,7 +79,7 @@ class GroundingReader:
         found = []
         for one in instructions:
             assert isinstance(one, GroundingInstruction), "the model's task_problems lets no other task through"
-            texts, nodes = self.text.read([one.text, *one.around]), len(one.subgraphs[0].nodes)
+            texts, nodes = self.text.read([one.text, *one.around]), len(cast(Any, one.inputs[0]).x)
             found.append(GroundingExample(id=one.id, input=one.inputs[0], texts=texts, num_tokens=nodes))
         return found
 
@@ -209,7 +208,7 @@ class Grounding(Model):
     @classmethod
     def task_problems(cls, config: Any, task: Any) -> list[str]:
         """Another task, or one whose texts are not in the form that the text side reads."""
-        if not hasattr(task, "text_encoder"):
+        if TASKS.get(task.name).asks:
             return [f"task.name: model.name={config.name} learns from task=grounding alone, found '{task.name}'."]
         side = config.text.name
         if TEXT_SIDES.get(side).reads_embeddings and task.text_encoder is None:
@@ -219,10 +218,8 @@ class Grounding(Model):
         return []
 
     @classmethod
-    def build(cls, config: Any, task: Task) -> "Grounding":
-        if not hasattr(task, "text_dim"):
-            raise GraphGPTError(f"model.name={config.name}: learns from task=grounding alone, found task.name={task.config.name}.")
-        return cls(config, task.input_dim, task.text_dim)
+    def build(cls, config: Any, facts: TaskFacts) -> "Grounding":
+        return cls(config, facts.widths["graph"], facts.text_dim)
 
     def __init__(self, config: Any, input_dim: int, text_dim: int | None) -> None:
         super().__init__(config)

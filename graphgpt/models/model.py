@@ -2,18 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
 from graphgpt.metrics import LOSS, Metric
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import TEXT_ENCODERS
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from graphgpt.task import Prediction, Task
 
 
 class Example(Protocol):
@@ -92,8 +89,8 @@ class Model(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, config: Any, task: "Task") -> "Self":
-        """A model for a task's data.
+    def build(cls, config: Any, facts: TaskFacts) -> Self:
+        """A model for a task: for training, evaluation, export and, on the meta device, for the checks before them.
 
         Raises:
             GraphGPTError: it cannot learn the task.
@@ -115,11 +112,11 @@ class Model(nn.Module, ABC):
         """Validation metrics of what :meth:`validate` found of all samples of the set, over all processes."""
         return {name: float(values.float().mean()) for name, values in found.items()}
 
-    def predictions(self, task: "Task", instructions: Sequence[Instruction], config: Any) -> "Iterator[Prediction]":
+    def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
         """The answer to every question, in their order.
 
         Args:
-            task: What is asked.
+            candidates: All possible answers, None where answers are written.
             instructions: The questions.
             config: The ``EvaluationConfig``.
         """

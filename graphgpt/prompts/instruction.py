@@ -118,3 +118,16 @@ class Instruction:
     def prompt(self) -> str:
         """What is asked, as one text to be shown; ``<graph: 5 tokens>`` where an input stands."""
         return "\n\n".join(message.shown for message in self.messages[:-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingInstruction(Instruction):
+    """An input with what is said of it and around it.
+
+    Args:
+        text: What the model's text side reads of the input: an embedding, shape ``[text_dim]``, or the text.
+        around: The same of some neighbours; none where inputs have no neighbours.
+    """
+
+    text: Tensor | str
+    around: list[Tensor | str]

@@ -20,10 +20,12 @@ from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.metrics import INVALID, Metric
 from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.prompts.wording import fill_in
 from graphgpt.registry import TASKS
-from graphgpt.schema import PLACEHOLDER, Split, configclass
-from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig
+from graphgpt.schema import Split, configclass, placeholder
+from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.worded import TaskConfig
 
 
 @configclass
@@ -63,7 +65,7 @@ class Record:
 
 
 @TASKS.register("chain_of_thought")
-class ChainOfThought(Task):
+class ChainOfThought(GraphTask):
     """The answer is a ranking of classes with the reasons for it (GraphGPT, arXiv:2310.13023, section 3.4).
 
     It trains on a teacher's answers (``records``); without a record, a node's answer is its class name.
@@ -87,7 +89,7 @@ class ChainOfThought(Task):
         found = super().problems(config)
         wording = cls._wording_problems("teacher", config.teacher.wording)
         found += [problem.replace("task.wordings.teacher", "task.teacher.wording", 1) for problem in wording]
-        if PLACEHOLDER in config.teacher.wording:
+        if placeholder("graph") in config.teacher.wording:
             found.append("task.teacher.wording: a teacher reads text only, so '<graph>' must not be in it.")
         if config.records is not None and not Path(config.records).is_file():
             found.append(f"task.records: there is no file {config.records}; 'graphgpt data distill ... --out {config.records}' writes it.")
@@ -124,7 +126,7 @@ class ChainOfThought(Task):
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         title, text = ("(hidden)",) * 2 if hide_text else (self.cut(self.graph.title(item)), self.cut(self.graph.body(item)))
         subgraph = self.subgraph(item, seed)
-        asked = Message("user", *self.fill(subgraph, **self._words(title, text)))
+        asked = Message("user", *self.ask(subgraph, **self._words(title, text)))
         truth = int(self.graph.y[item])
         # A node that several teachers were asked about has several answers.
         answers = self._distilled[0].get(item, [self.graph.class_names[truth]])
@@ -158,7 +160,7 @@ class ChainOfThought(Task):
             textwrap.shorten(part, width=self.config.teacher.max_chars, placeholder="")
             for part in (self.graph.title(item), self.graph.body(item))
         )
-        return fill_in(self.config.teacher.wording, self.dataset_words | self._words(title, text))
+        return fill_in(self.config.teacher.wording, self.called | self._words(title, text))
 
     def _words(self, title: str, text: str) -> dict[str, str]:
         names = self.graph.class_names

@@ -7,20 +7,23 @@ import torch
 
 from graphgpt.metrics import Metric
 from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig, generator
+from graphgpt.task import generator
+from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.worded import TaskConfig
 
 ANSWER = "Based on the given graph tokens and the list of {node} titles, we obtain the matching of graph tokens and {node}s as follows: "
 
 
 @TASKS.register("graph_matching")
-class GraphMatching(Task):
+class GraphMatching(GraphTask):
     """Put a shuffled list of titles into the order of the graph tokens (GraphGPT, arXiv:2310.13023, section 3.2)."""
 
     words = ("titles",)
     needs_labels = False
-    needs_graph = True
+    needs = "graph"
 
     @configclass
     class Config(TaskConfig):
@@ -38,7 +41,7 @@ class GraphMatching(Task):
         subgraph = self.subgraph(item, seed)
         titles = [self.cut(self.graph.title(node)) for node in subgraph.nodes[: subgraph.num_tokens].tolist()]
         order = torch.randperm(len(titles), generator=generator(seed)).tolist()
-        asked = Message("user", *self.fill(subgraph, titles=" ".join(f"{place}. {titles[i]}." for place, i in enumerate(order, start=1))))
+        asked = Message("user", *self.ask(subgraph, titles=" ".join(f"{place}. {titles[i]}." for place, i in enumerate(order, start=1))))
         answer = ANSWER.format(node=self.dataset.node) + " ".join(
             f"Graph token {i} corresponds to {title}." for i, title in enumerate(titles, start=1)
         )

@@ -1,7 +1,7 @@
 """Which text belongs to which node? Stage 0, for a tower alone: no labels are read."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+import dataclasses
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
@@ -10,14 +10,17 @@ from torch import Tensor
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS, TEXT_ENCODERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import GroundingInstruction, Task, TaskConfig, generator
+from graphgpt.task import OpenDataset, generator
+from graphgpt.tasks.graph_task import GraphTask, NodeGrounding
+from graphgpt.tasks.worded import TaskConfig
 
 
 @TASKS.register("grounding")
-class Grounding(Task):
+class Grounding(GraphTask):
     """A node's surroundings beside its own text and those of some neighbours (GraphGPT, arXiv:2310.13023, section 3.1).
 
     Nodes that are held out are no samples of training; as neighbours of others they are in the graph, and their texts with them.
@@ -32,7 +35,7 @@ class Grounding(Task):
 
     asks = False
     needs_labels = False
-    needs_graph = True
+    needs = "graph"
 
     @configclass
     class Config(TaskConfig):
@@ -46,10 +49,10 @@ class Grounding(Task):
         self.texts = texts
 
     @classmethod
-    def build(cls, config: Any, dataset: Any, open_graph: Callable[..., TextAttributedGraph]) -> "Grounding":
+    def build(cls, config: Any, dataset: Any, open_dataset: OpenDataset) -> Self:
         """As for every task, but with embeddings of the texts beside the graph's features."""
-        graph = open_graph(dataset)
-        texts = None if config.text_encoder is None else open_graph(dataset, text_encoder=config.text_encoder).features
+        graph = open_dataset(dataset)
+        texts = None if config.text_encoder is None else open_dataset(dataset, text_encoder=config.text_encoder).features
         return cls(config, graph, dataset, split_nodes(graph, dataset.split, needs_labels=cls.needs_labels), texts)
 
     @classmethod
@@ -61,9 +64,8 @@ class Grounding(Task):
         return found
 
     @property
-    def text_dim(self) -> int | None:
-        """Width of the embeddings of the texts, None where there are none."""
-        return None if self.texts is None else self.texts.shape[1]
+    def facts(self) -> TaskFacts:
+        return dataclasses.replace(super().facts, text_dim=None if self.texts is None else self.texts.shape[1])
 
     def neighbors(self, item: int, seed: int) -> Tensor:
         """The neighbours whose texts a sample has, shape ``[config.neighbors]``, int64."""
@@ -72,11 +74,11 @@ class Grounding(Task):
             return torch.full((self.config.neighbors,), item)
         return all_of_them[torch.randint(len(all_of_them), (self.config.neighbors,), generator=generator(seed))]
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GroundingInstruction:
+    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> NodeGrounding:
         subgraph = self.subgraph(item, seed)
-        return GroundingInstruction(
+        return NodeGrounding(
             id=str(self.graph.ids[item].as_py()),
-            messages=(Message("user", *self.fill(subgraph)), Message("assistant", self._text(item))),
+            messages=(Message("user", *self.ask(subgraph)), Message("assistant", self._text(item))),
             nodes=(item,),
             subgraphs=(subgraph,),
             text=self._read(item),

@@ -1,29 +1,21 @@
 """Questions and answers that a file brings ready-made, such as those that GraphGPT's authors released."""
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from graphgpt.errors import DataError, amount, did_you_mean, nearest
-from graphgpt.files import fingerprint
-from graphgpt.graphs.subgraph import GraphInput
+from graphgpt.errors import DataError, did_you_mean, nearest
 from graphgpt.metrics import INVALID, Metric
-from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.prompts.wording import placed
-from graphgpt.registry import DATASETS, TASKS
+from graphgpt.prompts.prediction import Prediction
+from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import Prediction, Task
 from graphgpt.tasks.node_classification import CLASSIFICATION, classification_metrics
-
-DATASET = "graphgpt_json"
+from graphgpt.tasks.records import Records, RecordTask
 
 
 @TASKS.register("instructions")
-class Instructions(Task):
+class Instructions(RecordTask):
     """Every record is an item, asked as it was released; its answer is written and compared, or scored among candidates.
 
     Source of the form: GraphGPT (arXiv:2310.13023), section 3.3, and its released instruction files.
@@ -61,86 +53,25 @@ class Instructions(Task):
             found.append(f"task.candidates: {config.candidates} are not two or more different answers (case and spaces aside).")
         return found
 
-    @classmethod
-    def idle(cls, config: Any, experiment: Any) -> dict[str, str]:
-        """Nothing: prompts are the records'."""
-        return {}
-
-    def __init__(self, config: Any, records: Any, dataset: Any) -> None:
-        self.config = config
-        self.records = records
-        self.dataset = dataset
-        self.split = records.split
+    def __init__(self, config: Any, records: Records, dataset: Any) -> None:
+        super().__init__(config, records, dataset)
         self._place = {normal(name): i for i, name in enumerate(config.candidates or ())}
-
-    @classmethod
-    def data_problems(cls, config: Any, dataset: Any) -> list[str]:
-        """A dataset without records."""
-        if dataset.name == DATASET:
-            return []
-        return [f"task.name: 'instructions' asks what a file of records brings, and dataset.name is '{dataset.name}'; use '{DATASET}'."]
-
-    @classmethod
-    def build(cls, config: Any, dataset: Any, open_graph: Callable[[Any], Any]) -> "Instructions":
-        return cls(config, DATASETS.build(dataset).open(), dataset)
-
-    @property
-    def input_dim(self) -> int:
-        width: int = self.records.width
-        return width
-
-    @property
-    def data(self) -> dict[str, Any]:
-        source = self.records.graphs.path.name
-        return {"name": self.records.name, "fingerprint": self.records.fingerprint, "features": self.input_dim, "features_from": source}
-
-    @property
-    def summary(self) -> str:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.records.counts.items()))
-        return f"{self.records.name}, {amount(len(self.records), 'record')} ({kinds}), {self.input_dim} features"
 
     @property
     def candidates(self) -> list[str] | None:
         return self.config.candidates if self.config.scoring == "likelihood" else None
 
-    def identities(self, items: Tensor) -> tuple[list[str], list[str]]:
-        """Of records: the same turns under the same id, wherever in a file they stand."""
-        records = [self.records[item] for item in items.tolist()]
-        texts = ["\n".join(record.turns) for record in records]
-        return [f"{record.id} {fingerprint(text)}" for record, text in zip(records, texts, strict=True)], texts
+    def truth(self, item: int, answer: str) -> int | None:
+        if self.candidates is None:
+            return None
+        truth = self._place.get(normal(answer))
+        if truth is None:
+            hint = did_you_mean(answer, self.candidates) or nearest("", self.candidates)
+            raise DataError(f"{self.records.place(item)}: the answer '{answer}' is not among task.candidates. {hint}")
+        return truth
 
-    def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> Instruction:
-        """A record as it was released; nothing in it is left to chance. Where ``own_text`` finds nothing, nothing is hidden.
-
-        Raises:
-            DataError: the answer is no candidate; the message names the record.
-        """
-        record = self.records[item]
-        turns = list(record.turns)
-        if hide_text:
-            turns[::2] = [self._hidden(turn) for turn in turns[::2]]
-        truth = None
-        if self.candidates is not None:
-            truth = self._place.get(normal(turns[-1]))
-            if truth is None:
-                hint = did_you_mean(turns[-1], self.candidates) or nearest("", self.candidates)
-                raise DataError(f"{self.records.place(item)}: the answer '{turns[-1]}' is not among task.candidates. {hint}")
-        x = self.records.graphs.graphs[record.key]["x"] if record.subgraphs else torch.empty(0)
-        graphs = (GraphInput(x=x[part.nodes], edge_index=part.edge_index, num_tokens=part.num_tokens) for part in record.subgraphs)
-        messages = tuple(Message("assistant", turn) if i % 2 else Message("user", *placed(turn, graphs)) for i, turn in enumerate(turns))
-        if next(graphs, None) is not None:
-            raise DataError(
-                f"{self.records.place(item)}: task.own_text takes a <graph> away with the texts; leave it outside of the groups."
-            )
-        return Instruction(
-            id=record.id,
-            messages=messages,
-            truth=truth,
-            texts=tuple(part for message in messages[:-1:2] for part in message.content if isinstance(part, str)),
-        )
-
-    def _hidden(self, turn: str) -> str:
-        """A human's turn without the texts of the items themselves."""
+    def hidden(self, turn: str) -> str:
+        """A human's turn without what ``own_text`` finds; where that finds nothing, nothing is hidden."""
         spans = [
             match.span(group) for match in re.finditer(self.config.own_text, turn, re.DOTALL) for group in range(1, match.re.groups + 1)
         ]

@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from graphgpt.metrics import ACCURACY, Metric
 from graphgpt.prompts.instruction import Message, ModalityInput
 from graphgpt.registry import TASKS
 from graphgpt.schema import SPLITS, Split, configclass
-from graphgpt.task import GraphInstruction, Task, TaskConfig, generator, node_identities
+from graphgpt.task import OpenDataset, generator
+from graphgpt.tasks.graph_task import GraphInstruction, GraphTask, node_identities
+from graphgpt.tasks.worded import TaskConfig
 
 YES, NO = 0, 1
 
@@ -31,7 +33,7 @@ def partners(first: GraphInput, second: GraphInput) -> tuple[GraphInput, GraphIn
 
 
 @TASKS.register("link_prediction")
-class LinkPrediction(Task):
+class LinkPrediction(GraphTask):
     """Two subgraphs in one prompt, the answer is yes or no (GraphGPT, arXiv:2310.13023, table 9). Items are pairs of nodes.
 
     The edges asked about leave the graph, in both directions, before anything is sampled. Edges that only training asks about
@@ -40,7 +42,7 @@ class LinkPrediction(Task):
 
     words = ("title", "text", "other_title", "other_text")
     text_words = words
-    num_graphs = 2
+    places = {"graph": 2}
     known_baselines = ("text_cosine", "two_hop_cosine", "common_neighbors")
 
     @configclass
@@ -62,9 +64,9 @@ class LinkPrediction(Task):
         self.edges = split_edges(graph, config.split)
 
     @classmethod
-    def build(cls, config: Any, dataset: Any, open_graph: Callable[[Any], TextAttributedGraph]) -> "LinkPrediction":
+    def build(cls, config: Any, dataset: Any, open_dataset: OpenDataset) -> Self:
         """As for every task, but no labels are needed, for nodes are not split."""
-        graph = open_graph(dataset)
+        graph = open_dataset(dataset)
         return cls(config, graph, dataset, torch.full((graph.num_nodes,), -1, dtype=torch.int8))
 
     def items(self, split: Split) -> Tensor:
@@ -101,7 +103,7 @@ class LinkPrediction(Task):
         subgraphs = [self.subgraph(node, seed, graph) for node in pair]
         truth = YES if self.edges.linked[item] else NO
         words = {"title": titles[0], "text": texts[0], "other_title": titles[1], "other_text": texts[1]}
-        asked = Message("user", *self.fill(*subgraphs, **words))
+        asked = Message("user", *self.ask(*subgraphs, **words))
         return GraphInstruction(
             id="-".join(str(self.graph.ids[node].as_py()) for node in pair),
             messages=(asked, Message("assistant", self.candidates[truth])),

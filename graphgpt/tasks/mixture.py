@@ -1,9 +1,9 @@
 """Several tasks at once, on one graph or on several."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from graphgpt.errors import DataError
-from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.registry import DATASETS, TASKS
 from graphgpt.schema import SPLITS, Registered, Split, configclass
-from graphgpt.task import Task
+from graphgpt.task import OpenDataset, Task
 
 
 @configclass
@@ -43,7 +43,7 @@ class Mixture(Task):
 
     Args:
         config: The ``Config``.
-        parts: Task by name.
+        tasks: By name.
     """
 
     @configclass
@@ -97,6 +97,25 @@ class Mixture(Task):
         return found | {key: why for key, why in shared[0].items() if all(key in says for says in shared)}
 
     @classmethod
+    def part_configs(cls, config: Any) -> dict[str, Any]:
+        return {name: part.task for name, part in config.parts.items()}
+
+    @classmethod
+    def modalities(cls, config: Any) -> Collection[str] | None:
+        """Those of all parts, None where one of them does not know."""
+        each = [TASKS.get(part.task.name).modalities(part.task) for part in config.parts.values()]
+        return None if None in each else {modality for modalities in each for modality in modalities}
+
+    def identities(self, items: Tensor) -> tuple[list[str], list[str]]:
+        """Of each item its part's, under the part's name."""
+        found: list[tuple[str, str]] = []
+        for item in items.tolist():
+            name = [*self.parts][self._part[item]]
+            [called], [says] = self.parts[name].identities(torch.tensor([int(self._entry[item])]))
+            found.append((f"{name}/{called}", says))
+        return [called for called, _ in found], [says for _, says in found]
+
+    @classmethod
     def scores(cls, config: Any) -> bool:
         return any(TASKS.get(part.task.name).scores(part.task) for part in config.parts.values())
 
@@ -105,10 +124,10 @@ class Mixture(Task):
         for name, part in self.parts.items():
             part.write_split(folder / name)
 
-    def __init__(self, config: Config, parts: dict[str, Task]) -> None:
+    def __init__(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self.config = config
-        self.parts = parts
-        names = [*parts]
+        self._tasks = dict(tasks)
+        names = [*tasks]
         lists = {split: self._entries(split) for split in SPLITS}
         self._entry = np.concatenate([entries for split in SPLITS for entries in lists[split]])
         sizes = [[len(entries) for entries in lists[split]] for split in SPLITS]
@@ -116,17 +135,17 @@ class Mixture(Task):
         self._bounds = np.cumsum([0, *(sum(counts) for counts in sizes)])
 
     @classmethod
-    def build(cls, config: Any, dataset: Any, open_graph: Callable[[Any], TextAttributedGraph]) -> "Mixture":
+    def build(cls, config: Any, dataset: Any, open_dataset: OpenDataset) -> Self:
         """Each part on its own data.
 
         Raises:
             DataError: the data cannot be used, or the parts' node features differ in width.
         """
         parts = {
-            name: TASKS.get(part.task.name).build(part.task, part.dataset or dataset, open_graph) for name, part in config.parts.items()
+            name: TASKS.get(part.task.name).build(part.task, part.dataset or dataset, open_dataset) for name, part in config.parts.items()
         }
-        widths = {name: part.input_dim for name, part in parts.items()}
-        if len(set(widths.values())) > 1:
+        widths = {name: part.facts.widths["graph"] for name, part in parts.items() if "graph" in part.facts.widths}
+        if len({*widths.values()}) > 1:
             raise DataError(
                 "task.parts: one tower reads all graphs, but their node features differ in width: "
                 + ", ".join(f"{name} {width}" for name, width in widths.items())
@@ -135,12 +154,22 @@ class Mixture(Task):
         return cls(config, parts)
 
     @property
-    def input_dim(self) -> int:
-        return next(iter(self.parts.values())).input_dim
+    def parts(self) -> Mapping[str, Task]:
+        return self._tasks
+
+    @property
+    def facts(self) -> TaskFacts:
+        """Widths of all; there is neither one number of inputs nor one of candidates."""
+        widths = {modality: width for part in self.parts.values() for modality, width in part.facts.widths.items()}
+        return TaskFacts(task=self.config.name, widths=widths, inputs=0)
 
     @property
     def data(self) -> dict[str, Any]:
-        return {"name": "mixture", "parts": {name: part.data for name, part in self.parts.items()}, "features": self.input_dim}
+        return {
+            "name": "mixture",
+            "parts": {name: part.data for name, part in self.parts.items()},
+            "features": self.facts.widths.get("graph"),
+        }
 
     @property
     def summary(self) -> str:

@@ -13,11 +13,13 @@ from graphgpt.metrics import ACCURACY, Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import GraphInstruction, Task, TaskConfig, generator
+from graphgpt.task import generator
+from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.worded import TaskConfig
 
 
 @TASKS.register("node_classification")
-class NodeClassification(Task):
+class NodeClassification(GraphTask):
     """The answer is a class name; every class name is a candidate (GraphGPT, arXiv:2310.13023, section 3.3)."""
 
     words = ("classes", "numbered", "title", "text")
@@ -42,7 +44,7 @@ class NodeClassification(Task):
         subgraph = self.subgraph(item, seed)
         asked = Message(
             "user",
-            *self.fill(
+            *self.ask(
                 subgraph,
                 classes="; ".join(names),
                 numbered=". ".join(f"{i}. {name}" for i, name in enumerate(names, start=1)),

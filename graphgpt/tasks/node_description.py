@@ -4,13 +4,15 @@ from typing import Any
 
 from graphgpt.metrics import Metric
 from graphgpt.prompts.instruction import Message
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import GraphInstruction, Prediction, Task, TaskConfig
+from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.worded import TaskConfig
 
 
 @TASKS.register("node_description")
-class NodeDescription(Task):
+class NodeDescription(GraphTask):
     """Describe the centre node from its graph tokens alone (LLaGA, arXiv:2402.08170, section 3.3)."""
 
     needs_labels = False
@@ -21,7 +23,7 @@ class NodeDescription(Task):
 
     def instruction(self, item: int, *, seed: int, training: bool, hide_text: bool = False) -> GraphInstruction:
         subgraph = self.subgraph(item, seed)
-        asked = Message("user", *self.fill(subgraph))
+        asked = Message("user", *self.ask(subgraph))
         answer = f"{self.graph.title(item)}. {self.graph.body(item)}"
         return GraphInstruction(
             id=str(self.graph.ids[item].as_py()),

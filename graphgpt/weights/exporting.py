@@ -17,6 +17,7 @@ from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_weights
 from graphgpt.models.llm import model_folder
 from graphgpt.models.quantization import QuantizationConfig
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.records import Named, check_shape
 from graphgpt.registry import MODELS
 from graphgpt.tensor_files import load_tensors
@@ -142,7 +143,8 @@ def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int)
             f"{folder} does not say how many features a node has; only a checkpoint with weights of a tower or of training does."
         )
     # Whatever they were trained on: merged into few bits, an update would be rounded away.
-    model = MODELS.build(dataclasses.replace(experiment.model, quantization=QuantizationConfig()), features)
+    config = dataclasses.replace(experiment.model, quantization=QuantizationConfig())
+    model = MODELS.get(config.name).build(config, TaskFacts(task=experiment.task.name, widths={"graph": features}))
     load_checkpoint(model, folder)
     llm = model.llm.merge_and_unload() if isinstance(model.llm, peft().PeftModel) else model.llm
     with atomic_folder(out) as tmp:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers import build_for
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError
 from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.registry import MODELS
 
 FEATURES = 8
 HISTORY = [{"name": "graph_matching", "steps": [1, 2], "loss": [3.0, 2.5], "val": {}, "seconds": 1.5, "facts": {}}]
@@ -54,7 +54,7 @@ def build(base: list[str]) -> Build:
     def build(*overrides: str) -> tuple[ExperimentConfig, GraphLLM]:
         experiment = check_command_line(ExperimentConfig, "train", [*base, *overrides])
         torch.manual_seed(experiment.seed)
-        model = MODELS.build(experiment.model, input_dim=FEATURES)
+        model = build_for(experiment.model, FEATURES)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_" in name or not name.startswith("llm."):
@@ -153,7 +153,7 @@ def test_stage1_of_a_large_model_is_small(build: Build, tmp_path: Path) -> None:
     """At the sizes of GraphGPT's (128 features, hidden size 4096), of which the number of layers changes nothing here."""
     wide = [f"model.llm.config_overrides.{name}" for name in ("hidden_size=4096", "num_hidden_layers=0", "intermediate_size=64")]
     experiment, _ = build("model/tower=graph_transformer", *wide)
-    model = MODELS.build(experiment.model, input_dim=128)
+    model = build_for(experiment.model, 128)
     save_checkpoint(tmp_path / "checkpoint", model, experiment, data={}, history=[])
     size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
     assert (model.projector.linear.weight.shape, size < 5e6) == ((4096, 128), True)
@@ -305,7 +305,7 @@ def test_tensors_that_do_not_fit(
 def test_another_width_of_features(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved("model/tower=identity")
     experiment, _ = build("model/tower=identity")
-    wider = MODELS.build(experiment.model, input_dim=FEATURES + 2)
+    wider = build_for(experiment.model, FEATURES + 2)
     refuses(wider, folder, f"{folder} does not fit: its projector has 'linear.weight' of shape [64, 8], this model's is [64, 10].")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import csv_overrides
+from helpers import build_for, csv_overrides
 
 from graphgpt.checkpoints.folder import find_checkpoint, named_checkpoint, save_checkpoint
 from graphgpt.command_line import check_command_line, with_latest
@@ -16,7 +16,6 @@ from graphgpt.config import ExperimentConfig
 from graphgpt.errors import CheckpointError, ConfigError
 from graphgpt.evaluate import main as evaluate
 from graphgpt.models.tower import find_tower
-from graphgpt.registry import MODELS
 from graphgpt.train import main as train
 
 
@@ -78,7 +77,7 @@ def test_programs_take_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     base = [*csv_overrides(tmp_path), "task=node_classification"]
     experiment = check_command_line(ExperimentConfig, "train", base)
     data = {"name": "csv", "fingerprint": "0" * 16, "features": 8}
-    save_checkpoint(Path("runs/real/now/checkpoint"), MODELS.build(experiment.model, input_dim=8), experiment, data=data, history=[])
+    save_checkpoint(Path("runs/real/now/checkpoint"), build_for(experiment.model, 8), experiment, data=data, history=[])
     for program, key, others in ((evaluate, "checkpoint", []), (train, "stage1", base)):
         monkeypatch.setattr(sys, "argv", ["program.py", f"{key}=latest", *others, "--cfg", "job"])
         program()

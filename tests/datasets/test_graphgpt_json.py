@@ -633,8 +633,8 @@ def test_features_of_different_width(tmp_path: Path) -> None:
     one = changed(CORA, id="a_1", graph={"node_list": [0]})
     files = {"graphs": str(tmp_path / "graphs.pt"), "instructions": str(write_records(tmp_path, [one]))}
     config = parsed(GraphgptJson.Config, {"name": "graphgpt_json", **files})
-    assert GraphgptJson(config).open().width == 2
+    assert GraphgptJson(config).open().features["features"] == 2
     write_records(tmp_path, [one, changed(one, id="b_1")])
     with pytest.raises(DataError, match=r"the graphs differ in their number of node features \(a 2, b 4\)"):
-        _ = GraphgptJson(config).open().width
+        _ = GraphgptJson(config).open().features
     assert FEATURES == 8

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig
-from graphgpt.errors import ConfigError, GraphGPTError
+from graphgpt.errors import ConfigError
 from graphgpt.models import grounding
 from graphgpt.models.grounding import FIRST_SCALE, Grounding, GroundingBatch, contrast, ranks
 from graphgpt.models.llm import LLMConfig
@@ -45,7 +45,7 @@ def make(**fields: Any) -> tuple[Grounding, Task]:
     task.texts = None if wants_texts else TEXTS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Grounding.build(config(**fields), task)
+        model = Grounding.build(config(**fields), task.facts)
     return model, task
 
 
@@ -272,12 +272,6 @@ def test_a_tower_must_have_weights_and_train_them() -> None:
     ]
     assert [problem.split(":")[0] for problem in problems(tower=TOWER | {"heads": 3})] == ["model.tower.heads"]
     assert [problem.split(":")[0] for problem in problems(text={"name": "transformer", "heads": 5})] == ["model.text.heads"]
-
-
-def test_what_does_not_go_together_is_refused() -> None:
-    other = make_task("node_description", GRAPH)
-    with pytest.raises(GraphGPTError, match=r"learns from task=grounding alone, found task\.name=node_description\.$"):
-        Grounding.build(config(), other)
 
 
 @pytest.mark.parametrize(

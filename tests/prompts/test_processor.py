@@ -40,7 +40,7 @@ def processor(template: str = "chat", max_length: int = 10_000, **arguments: Any
 
 def instruction(*turns: str, sizes: Sequence[int] = (), first: Role = "user") -> Instruction:
     roles: tuple[Role, Role] = ("user", "assistant") if first == "user" else ("assistant", "user")
-    inputs = (Stub(size) for size in sizes)
+    inputs = {"graph": (Stub(size) for size in sizes)}
     return Instruction(id="sample-7", messages=tuple(Message(roles[i % 2], *placed(turn, inputs)) for i, turn in enumerate(turns)))
 
 

@@ -25,8 +25,9 @@ from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experi
 from graphgpt.errors import ConfigError, DataError, GraphGPTError
 from graphgpt.gather import gather
 from graphgpt.launch import launch
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.runners.evaluation import evaluate
-from graphgpt.task import Prediction, Task
+from graphgpt.task import Task
 from graphgpt.tasks.graph_matching import ANSWER, matched_titles
 from graphgpt.tasks.node_classification import NodeClassification, macro_f1
 

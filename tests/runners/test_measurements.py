@@ -254,7 +254,7 @@ def test_validation_scores_are_those_of_an_evaluation(data: list[str], tmp_path:
     items = spread(task.items("val"), 12).tolist()
     asked = [task.instruction(item, seed=mix(done.experiment.seed + 1, 0, item), training=False) for item in items]
     settings = EvaluationConfig(name="evaluate", checkpoint="")
-    expected = task.metrics([*done.model.eval().predictions(task, asked, settings)])
+    expected = task.metrics([*done.model.eval().predictions(task.candidates, asked, settings)])
     assert {name: line[f"val/{name}"] for name in expected} == pytest.approx(expected)
     assert set(expected) == {metric.name for metric in task.measures(task.config)}
 

@@ -20,8 +20,9 @@ from graphgpt.errors import ConfigError, DataError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.prompts.batch import training_batch
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.runners.evaluation import evaluate
-from graphgpt.task import Prediction, Task
+from graphgpt.task import Task
 from graphgpt.tasks.chain_of_thought import Answer, AnswerReader, read_records
 
 CORA = ("Case_Based", "Genetic_Algorithms", "Neural_Networks", "Probabilistic_Methods", "Reinforcement_Learning", "Rule_Learning", "Theory")

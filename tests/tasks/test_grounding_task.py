@@ -45,7 +45,7 @@ def test_a_graph_without_labels_is_split_like_any_other() -> None:
 
 
 def test_features_and_texts_are_two_encodings() -> None:
-    assert (TASK.input_dim, TASK.text_dim) == (GRAPH.features.shape[1], 5)
+    assert (TASK.facts.widths["graph"], TASK.facts.text_dim) == (GRAPH.features.shape[1], 5)
     found = TASK.instruction(3, seed=0, training=True)
     [subgraph] = found.inputs
     assert torch.equal(subgraph.x[0], GRAPH.features[3])  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def test_features_and_texts_are_two_encodings() -> None:
 
 def test_without_an_encoder_the_texts_themselves_are_given(make_task: Callable[..., Task], graph: TextAttributedGraph) -> None:
     task = make_task("grounding", graph, text_encoder=None, max_chars=12)
-    assert isinstance(task, Grounding) and task.text_dim is None
+    assert isinstance(task, Grounding) and task.facts.text_dim is None
     found = task.instruction(3, seed=0, training=True)
     assert found.text == found.messages[1].text == task.cut(f"{graph.title(3)}. {graph.body(3)}")
     assert len(found.around) == 3

@@ -34,10 +34,10 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
 from graphgpt.prompts.batch import training_batch
+from graphgpt.prompts.prediction import Prediction
 from graphgpt.prompts.processor import IGNORE
 from graphgpt.registry import TASKS
 from graphgpt.runners.evaluation import evaluate
-from graphgpt.task import Prediction
 
 
 def make(task: Any, item: int, **arguments: Any) -> Any:
@@ -63,7 +63,7 @@ def test_a_record_is_asked_as_released(tmp_path: Path) -> None:
     assert [torch.equal(part.x, graph_data("pubmed").x[nodes]) for part, nodes in zip(link.inputs, ([5, 6, 7], [9, 19_716]), strict=True)]
     assert [written(message) for message in matching.messages] == [turn["value"] for turn in MATCHING["conversations"][1:]]
     assert text.inputs == () and [message.role for message in text.messages] == ["user", "assistant"] * 2
-    assert (task.input_dim, task.data["name"], task.data["features"]) == (FEATURES, "records", FEATURES)
+    assert (task.facts.widths["graph"], task.data["name"], task.data["features"]) == (FEATURES, "records", FEATURES)
     assert task.summary == "records, 6 records (2 arxiv, 1 cora, 1 pubmed, 1 pubmed (2 graphs), 1 text only), 8 features"
 
 
@@ -324,9 +324,9 @@ def test_evaluates_released_records(tmp_path: Path) -> None:
 
 def test_task_and_dataset_that_do_not_go_together(tmp_path: Path) -> None:
     other = [override for override in command(tmp_path) if not override.startswith("task=")]
-    with pytest.raises(ConfigError, match=r"'graph_matching' asks about a graph with texts, which dataset\.name=graphgpt_json has not\."):
+    with pytest.raises(ConfigError, match=r"'graph_matching' asks about a graph with texts, which dataset\.name=graphgpt_json has not;"):
         check_command_line(ExperimentConfig, "train", other)
-    with pytest.raises(ConfigError, match=r"dataset\.name is 'stdlib_docs'; use 'graphgpt_json'\."):
+    with pytest.raises(ConfigError, match=r"brings, which dataset\.name=stdlib_docs has not; choose one of: graphgpt_json\."):
         check_command_line(ExperimentConfig, "train", ["task=instructions", "model/llm=tiny_random"])
 
 

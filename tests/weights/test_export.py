@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import weight_sources as sources
-from helpers import csv_overrides
+from helpers import build_for, csv_overrides
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from graphgpt.cli import main
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import CheckpointError, GraphGPTError
-from graphgpt.registry import MODELS
 from graphgpt.tensor_files import TensorFiles
 from graphgpt.weights.delta import apply_delta, make_delta
 from graphgpt.weights.exporting import export_weights
@@ -63,7 +62,7 @@ def trained(tmp_path: Path) -> Make:
         base = [*csv_overrides(tmp_path), "model/tower=graph_transformer", "model/template=vicuna_v1"]
         experiment = check_command_line(ExperimentConfig, "train", [*base, *overrides])
         torch.manual_seed(0)
-        model = MODELS.build(experiment.model, 6).eval()
+        model = build_for(experiment.model, 6).eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_" in name or not name.startswith("llm."):

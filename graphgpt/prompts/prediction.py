@@ -1,0 +1,29 @@
+"""What a model said about one sample."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model said about one sample.
+
+    Args:
+        id: The instruction's.
+        prompt_tokens: Length of the prompt, tokens of inputs included.
+        truth: Index of the right candidate, None without candidates.
+        scores: Log-likelihood of every candidate, None without candidates.
+        expected: The right answer as text.
+        text: Greedy answer, None when none was generated.
+    """
+
+    id: str
+    prompt_tokens: int
+    truth: int | None
+    scores: list[float] | None
+    expected: str
+    text: str | None = None
+
+    @property
+    def answer(self) -> int | None:
+        """Index of the likeliest candidate."""
+        return None if self.scores is None else max(range(len(self.scores)), key=self.scores.__getitem__)
