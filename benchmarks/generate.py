@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from common import Row, alternate, faster, run
-from setting import build, compose
+from setting import build, compose, embedded
 
 from graphgpt.config import EvaluationConfig
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Example, Processor
 from graphgpt.runners.data import chunks, mix
@@ -24,7 +24,7 @@ from graphgpt.task import Task
 QUESTION = ("task=node_classification", "task.wording=constant_first")
 
 
-def prepare(options: argparse.Namespace) -> tuple[GraphLLM, Task, Processor, list[Sequence[Instruction]]]:
+def prepare(options: argparse.Namespace) -> tuple[MultimodalLLM, Task, Processor, list[Sequence[Instruction]]]:
     """A model in eval mode, and questions about the first nodes of the test split, with neighbours drawn as ``evaluate.py`` does.
 
     In parts: the first for what is made once, then one for each round.
@@ -39,11 +39,10 @@ def prepare(options: argparse.Namespace) -> tuple[GraphLLM, Task, Processor, lis
 
 
 @torch.inference_mode()
-def plain_answer(model: GraphLLM, prompt: Example, max_new_tokens: int) -> tuple[str, int]:
+def plain_answer(model: MultimodalLLM, prompt: Example, max_new_tokens: int) -> tuple[str, int]:
     """By transformers alone, with its cache of keys and values; the text, and of how many tokens it is, its end included."""
-    inputs = model.tower.collate(prompt.inputs).to(model.device) if prompt.inputs else None
     output = model.llm.generate(
-        inputs_embeds=model.embed(torch.tensor([prompt.ids], device=model.device), inputs),
+        inputs_embeds=embedded(model, prompt.ids, prompt.inputs),
         attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.int64, device=model.device),
         max_new_tokens=max_new_tokens,
         do_sample=False,

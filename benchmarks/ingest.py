@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ def ours(folder: Path) -> Iterator[list[list[int]]]:
     from torch.utils.data import DataLoader
 
     from graphgpt.assembly import build_task
-    from graphgpt.models.graph_llm import PromptReader
+    from graphgpt.models.fusions.splice import Splice
+    from graphgpt.models.multimodal_llm import PromptReader
+    from graphgpt.models.tower import GraphReader
     from graphgpt.prompts.processor import Processor
+    from graphgpt.prompts.reader import ModalityReader
     from graphgpt.registry import TEMPLATES
     from graphgpt.runners.data import Examples, chunks
 
@@ -89,11 +93,18 @@ def ours(folder: Path) -> Iterator[list[list[int]]]:
     yield []  # all that does not depend on the records is there
     os.environ["GRAPHGPT_CACHE"] = str(folder / "cache")
     task = build_task(experiment)
-    processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), 1 << 20)
-    examples = Examples(task, PromptReader(processor, lambda inputs: None), seed=0, training=True)  # batches are joined below
+    fusion = Splice.Config(name="splice")
+    reader = ModalityReader(number=0, tower=GraphReader(), projected=as_many, layout=partial(Splice.layout, fusion))
+    processor = Processor(tokenizer, TEMPLATES.build(experiment.model.template, tokenizer), 1 << 20, {"graph": reader})
+    examples = Examples(task, PromptReader(processor), seed=0, training=True)  # batches are joined below
     keys = [(0, item) for item in range(len(task.split))]
     for flat, lengths in DataLoader(examples, batch_sampler=list(chunks(keys, BATCH)), collate_fn=joined, num_workers=WORKERS):
         yield [ids.tolist() for ids in flat.split(lengths)]
+
+
+def as_many(states: int) -> int:
+    """How many tokens a projector makes that makes one of each state."""
+    return states
 
 
 def joined(examples: Any) -> Any:
@@ -105,11 +116,11 @@ def joined(examples: Any) -> Any:
 
 def plain(folder: Path) -> Iterator[list[list[int]]]:
     """As the original's training code does it: graph tokens are added to the vocabulary and written out in the text."""
-    from graphgpt.prompts.processor import END, PATCH, START
     from graphgpt.prompts.templates.vicuna_v1 import SYSTEM
+    from graphgpt.prompts.tokens import Token, token_id
 
     tokenizer = load_tokenizer()
-    added = {"<g_start>": START, "<g_patch>": PATCH, "<g_end>": END}
+    added = {name: token_id(0, token) for name, token in (("<g_start>", Token.START), ("<g_patch>", Token.PATCH), ("<g_end>", Token.END))}
     tokenizer.add_tokens(list(added), special_tokens=True)
     start, end = tokenizer.bos_token or "", tokenizer.eos_token
     yield []

@@ -22,7 +22,7 @@ WEIGHTS = ("float32", "bfloat16", "int8", "nf4")
 
 def one(options: argparse.Namespace) -> dict[str, float]:
     """A row: bytes of the language model's weights, bytes that a step adds at most, seconds of a step, its loss."""
-    from graphgpt.models.graph_llm import GraphLLM
+    from graphgpt.models.multimodal_llm import MultimodalLLM
     from graphgpt.prompts.batch import training_batch
     from graphgpt.prompts.facts import TaskFacts
     from graphgpt.prompts.instruction import Instruction, Message
@@ -34,7 +34,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
     # What is not quantized, and is computed in: few processors have units for 16 bits.
     dtype = options.weights if bits == "none" else "bfloat16" if options.device == "cuda" else "float32"
     config = {
-        "name": "graph_llm",
+        "name": "multimodal_llm",
         "llm": {"path": options.llm, "dtype": dtype},
         "quantization": {"name": bits},
         "tower": {"name": "sgc"},
@@ -45,10 +45,10 @@ def one(options: argparse.Namespace) -> dict[str, float]:
         "gradient_checkpointing": options.checkpointing,
     }
     problems: list[str] = []
-    parsed: Any = parse(MODELS.get("graph_llm").Config, config, problems)
+    parsed: Any = parse(MODELS.get("multimodal_llm").Config, config, problems)
     assert not problems, problems
     torch.manual_seed(0)
-    model: GraphLLM = MODELS.get(parsed.name).build(parsed, TaskFacts(task="", widths={"graph": 8})).train().to(options.device)
+    model: MultimodalLLM = MODELS.get(parsed.name).build(parsed, TaskFacts(task="", widths={"graph": 8})).train().to(options.device)
     adapters = {name for name, parameter in model.llm.named_parameters() if parameter.requires_grad}
     frozen = {tensor.data_ptr(): tensor.nbytes for name, tensor in model.llm.state_dict().items() if name not in adapters}
     weights = sum(frozen.values())
@@ -61,7 +61,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
         question = f"{number} {words * (per_sample // 16)}"
         return processor(Instruction(id=str(number), messages=(Message("user", question), Message("assistant", words))))
 
-    batch = training_batch([example(number) for number in range(options.samples)], model.tower.collate).to(options.device)
+    batch = training_batch([example(number) for number in range(options.samples)], model.readers).to(options.device)
 
     def step() -> float:
         loss = model.loss(batch)

@@ -62,8 +62,7 @@ def bare_step(experiment: Any) -> tuple[float, list[float]]:
     samples = Examples(task, model.reader(), experiment.seed, training=True)
     sampler = StepSampler(training_items(task), steps=config.max_steps, global_batch=config.global_batch_size, seed=experiment.seed)
     micro_batches = MicroBatches(model.reader())
-    rates = {"projector": config.lr.projector, "modality_tokens": config.lr.tokens, "llm": config.lr.lora}
-    groups = [{"params": [p], "lr": rates[name.split(".")[0]]} for name, p in model.trainable_state().items()]
+    groups = [{"params": [p], "lr": getattr(config.lr, model.rate_of(name))} for name, p in model.trainable_state().items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     warmup = round(config.warmup * config.max_steps)
     assert config.schedule == "constant"

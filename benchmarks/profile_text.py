@@ -13,6 +13,9 @@ from setting import build, compose, training_examples
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, STAGE_2, ways
 
+from graphgpt.models.answering import score
+from graphgpt.models.decoding import prefix_of
+
 TOP = 12
 
 
@@ -42,9 +45,9 @@ def main() -> None:
     processor = model.processor
     prompts = [processor.prompt(task.instruction(item, seed=0, training=False)) for item in task.items("test")[:BATCH].tolist()]
     candidates = [processor.answer(name) for name in task.candidates or ()]
-    prefix = model.prefix(prompts)
+    prefix = prefix_of(model, prompts)
     name = f"Evaluation batch, {BATCH} nodes x {len(candidates)} candidates"
-    texts.append(top_operations(name, lambda: model.score(prompts, candidates, prefix)))
+    texts.append(top_operations(name, lambda: score(model, prompts, candidates, prefix)))
     text = "\n\n".join(texts) + "\n"
     print(text)
     if options.out:

@@ -68,7 +68,7 @@ def text_of(length: int, number: int, processor: object) -> Example:
     words = " ".join(f"word{number} {place}" for place in range(length))
     text = processor(Instruction(id=str(number), messages=(Message("user", words), Message("assistant", "Yes"))))  # type: ignore[operator]
     cut = len(text.ids) - length
-    return Example(id=text.id, ids=text.ids[cut:], labels=text.labels[cut:], inputs=())
+    return Example(id=text.id, ids=text.ids[cut:], labels=text.labels[cut:], inputs=(), spans=())
 
 
 def draw(file: Path, samples: tuple[int, ...], lengths: tuple[int, ...], figures: dict[str, list[float]]) -> None:

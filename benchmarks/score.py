@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from common import Row, alternate, faster, run
 from generate import plain_answer, prepare
+from setting import embedded
 from torch import Tensor
 
 from graphgpt.config import EvaluationConfig
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Example
 from graphgpt.runners.prediction import predict
@@ -26,11 +27,10 @@ NEW_TOKENS = 16
 
 
 @torch.inference_mode()
-def plain_score(model: GraphLLM, prompt: Example, candidate: Sequence[int]) -> Tensor:
+def plain_score(model: MultimodalLLM, prompt: Example, candidate: Sequence[int]) -> Tensor:
     """Log-likelihood of one candidate: the whole sequence in a pass of its own."""
-    inputs = model.tower.collate(prompt.inputs).to(model.device) if prompt.inputs else None
-    ids = torch.tensor([prompt.ids + tuple(candidate)], device=model.device)
-    log_probability = model.llm(inputs_embeds=model.embed(ids, inputs), use_cache=False).logits[0].float().log_softmax(dim=-1)
+    rows = embedded(model, prompt.ids + tuple(candidate), prompt.inputs)
+    log_probability = model.llm(inputs_embeds=rows, use_cache=False).logits[0].float().log_softmax(dim=-1)
     answer = torch.tensor(candidate, device=model.device)
     found: Tensor = log_probability[-len(answer) - 1 : -1].gather(1, answer[:, None]).sum()
     return found

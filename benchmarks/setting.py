@@ -1,12 +1,18 @@
 """The experiment that benchmarks take their model and their samples from: real documentation, the shipped small language model."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from graphgpt.assembly import build_model, build_task
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
+from graphgpt.prompts.instruction import ModalityInput
 from graphgpt.prompts.processor import Example
+from graphgpt.prompts.reader import collate_inputs
 from graphgpt.runners.data import Examples
 from graphgpt.task import Task
 
@@ -21,14 +27,20 @@ def compose(*overrides: str, small: bool = False) -> Any:
     return check_command_line(ExperimentConfig, "train", [*overrides, *(RANDOM + SHORT if small else ())])
 
 
-def build(experiment: Any) -> tuple[GraphLLM, Task]:
+def build(experiment: Any) -> tuple[MultimodalLLM, Task]:
     """Model, in training mode, and task."""
     task = build_task(experiment)
-    model: GraphLLM = build_model(experiment, task).train()
+    model: MultimodalLLM = build_model(experiment, task).train()
     return model, task
 
 
-def training_examples(model: GraphLLM, task: Task, count: int) -> list[Example]:
+def embedded(model: MultimodalLLM, ids: Sequence[int], inputs: Sequence[ModalityInput]) -> Tensor:
+    """Embeddings of one sequence, shape ``[1, n, d]``."""
+    joined = {name: own.to(model.device) for name, own in collate_inputs(model.readers, inputs).items()}
+    return model.embed(torch.tensor([ids], device=model.device), model.project(joined))
+
+
+def training_examples(model: MultimodalLLM, task: Task, count: int) -> list[Example]:
     """The first samples of an epoch, tokenised."""
     examples = Examples(task, model.reader(), seed=0, training=True)
     return [examples[0, item] for item in task.items("train")[:count].tolist()]

@@ -19,8 +19,9 @@ from setting import build, compose, training_examples
 from torch import Tensor
 from torch.nn import functional
 
-from graphgpt.models.graph_llm import GraphLLM
-from graphgpt.prompts.processor import IGNORE, PATCH, Example
+from graphgpt.models.multimodal_llm import MultimodalLLM
+from graphgpt.prompts.processor import IGNORE, Example
+from graphgpt.prompts.tokens import Token, token_id
 from graphgpt.runners.data import MicroBatches
 
 # Texts as long as they are, and none hidden: samples differ in length as papers do.
@@ -38,23 +39,25 @@ Losses = dict[str, float]
 Way = Callable[[Sequence[Example]], Losses]
 
 
-def plain_losses(model: GraphLLM, examples: Sequence[Example]) -> Tensor:
+def plain_losses(model: MultimodalLLM, examples: Sequence[Example]) -> Tensor:
     """Loss per sample, shape ``[b]``: pad, splice, all logits."""
     device = model.device
     table = model.llm.get_input_embeddings()
+    graph = model.each_modality["graph"]
+    reader = graph.tower.reader()
     width = max(len(example.ids) for example in examples)
     rows, labels = [], []
     for example in examples:
         ids = torch.tensor(example.ids, device=device)
         row = table(ids.clamp(min=0))
-        own = model.modality_tokens.holds(ids)
-        row = row.masked_scatter(own[:, None], model.modality_tokens(ids[own]).to(row.dtype))
-        places = (ids == PATCH).nonzero().flatten()
+        for place, token in enumerate((Token.START, Token.END)):
+            row = torch.where((ids == token_id(0, token))[:, None], graph.fusion.weight[place].to(row.dtype), row)
+        places = (ids == token_id(0, Token.PATCH)).nonzero().flatten()
         for item in example.inputs:
             with torch.no_grad():
-                states = model.tower(model.tower.collate([item]).to(device))
+                states = graph.tower(reader.collate([item]).to(device))
             start, places = int(places[0]), places[len(states) :]
-            row = torch.cat([row[:start], model.projector(states).to(row.dtype), row[start + len(states) :]])
+            row = torch.cat([row[:start], graph.projector(states, (len(states),)).to(row.dtype), row[start + len(states) :]])
         rows.append(functional.pad(row, (0, 0, 0, width - len(ids))))
         labels.append(functional.pad(torch.tensor(example.labels, device=device), (0, width - len(ids)), value=IGNORE))
     mask = torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in examples], device=device)
@@ -65,7 +68,7 @@ def plain_losses(model: GraphLLM, examples: Sequence[Example]) -> Tensor:
 
 
 @contextlib.contextmanager
-def left_to_peft(model: GraphLLM) -> Iterator[None]:
+def left_to_peft(model: MultimodalLLM) -> Iterator[None]:
     """peft's own layers, as a plain script has them."""
     ours = [
         (module, vars(module).pop("forward")) for module in model.llm.modules() if "lora_A" in module._modules and "forward" in vars(module)
@@ -75,7 +78,7 @@ def left_to_peft(model: GraphLLM) -> Iterator[None]:
         module.forward = forward
 
 
-def ways(model: GraphLLM) -> tuple[Way, Way]:
+def ways(model: MultimodalLLM) -> tuple[Way, Way]:
     """Ours and the plain one: a training step each, which returns the losses of its samples."""
     optimizer = torch.optim.AdamW(model.trainable_state().values(), lr=0.0, weight_decay=0.0)
     micro_batches = MicroBatches(model.reader())

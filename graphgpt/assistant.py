@@ -29,11 +29,12 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.graphs.tables import hint
 from graphgpt.installation import typed
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.answering import score
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.models.streaming import write_answer
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.prompts.processor import BLANK, END, PATCH, START, Example
+from graphgpt.prompts.processor import Example
 from graphgpt.prompts.wording import count_places, placed
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
 from graphgpt.runners.data import mix
@@ -155,7 +156,7 @@ class GraphAssistant:
 
     def __init__(
         self,
-        model: GraphLLM,
+        model: MultimodalLLM,
         graph: TextAttributedGraph,
         dataset: DatasetConfig,
         *,
@@ -204,7 +205,7 @@ class GraphAssistant:
         folder = find_checkpoint(checkpoint)
         experiment, trained = checkpoint_experiment(folder), read_manifest(folder).get("data", {})
         config = _parsed(MODELS, experiment["model"], "model")
-        if not issubclass(MODELS.get(config.name), GraphLLM):
+        if not issubclass(MODELS.get(config.name), MultimodalLLM):
             raise CheckpointError(
                 f"{folder} is a '{config.name}', with which one cannot talk; score it: {typed('evaluate', f'checkpoint={folder}')}."
             )
@@ -220,7 +221,7 @@ class GraphAssistant:
         _check_width(opened, trained, str(folder))
         # All that is drawn here is overwritten: to the caller's random numbers it never happened.
         with torch.random.fork_rng(devices=[]):
-            model: GraphLLM = MODELS.get(config.name).build(config, TaskFacts(task="", widths={"graph": opened.features.shape[1]}))
+            model: MultimodalLLM = MODELS.get(config.name).build(config, TaskFacts(task="", widths={"graph": opened.features.shape[1]}))
         load_checkpoint(model, folder)
         place = torch.device(device) if device else torch.accelerator.current_accelerator(check_available=True)
         return cls(model.eval().to(place or "cpu"), opened, dataset, tasks=tasks, seed=seed, trained=read_trained(folder))
@@ -357,22 +358,15 @@ class GraphAssistant:
 
     def shown(self, prompt: Example) -> str:
         """A tokenised prompt as text, with ``<graph: k tokens>`` for graph tokens."""
-        shown, text, patches = "", list[int](), 0
+        shown, done = "", 0
         with self._lock:
-            for token in prompt.ids:
-                if token == START:
-                    shown += self._decode(text)
-                    text, patches = [], 0
-                elif token in (PATCH, BLANK):
-                    patches += 1
-                elif token == END:
-                    shown += f"<graph: {patches} tokens>"
-                else:
-                    text.append(token)
-            return shown + self._decode(text)
+            for item, (start, end) in zip(prompt.inputs, prompt.spans, strict=True):
+                shown += self._decode(prompt.ids[done:start]) + item.shown
+                done = end
+            return shown + self._decode(prompt.ids[done:])
 
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=False))
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.processor.tokenizer.decode([token for token in ids if token >= 0], skip_special_tokens=False))
 
     def _classification(self, classes: Sequence[str] | None) -> NodeClassification:
         graph = self.graph
@@ -388,7 +382,7 @@ class GraphAssistant:
         """Probability of every candidate, and what the model read."""
         with self._lock:
             prompt = self.processor.prompt(instruction)
-            scores = self.model.score([prompt], [self.processor.answer(name) for name in task.candidates or ()])
+            scores = score(self.model, [prompt], [self.processor.answer(name) for name in task.candidates or ()])
         return scores[0].softmax(dim=0).tolist(), prompt
 
     def _seen(self, task: Task, items: Sequence[int]) -> list[bool | None]:

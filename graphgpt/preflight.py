@@ -1,26 +1,22 @@
 """Everything about an experiment that can be seen before training: data, tokens, sizes, memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.errors import GraphGPTError, amount
-from graphgpt.models.graph_llm import GraphLLM, PromptReader, build_processor
-from graphgpt.models.llm import load_config, load_tokenizer
-from graphgpt.models.lora import add_lora
-from graphgpt.models.modality_tokens import ModalityTokens
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.models.quantization import weight_bytes
-from graphgpt.prompts.processor import BLANK, END, PATCH, START, Processor
-from graphgpt.registry import MODELS, PROJECTORS, TOWERS
+from graphgpt.prompts.processor import Processor
+from graphgpt.registry import MODELS
 from graphgpt.runners.data import Examples
 from graphgpt.runners.task_data import check_answers, look_at_lengths, training_items
 from graphgpt.task import Task
-
-Modules = dict[str, Any]
 
 
 def preflight(experiment: Any) -> bool:
@@ -46,34 +42,38 @@ def _checks(experiment: Any) -> Iterator[str]:
     task = build_task(experiment)
     counts = {split: len(task.items(split)) for split in ("train", "val", "test")}
     yield f"data: {task.summary}; " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    if not issubclass(MODELS.get(experiment.model.name), GraphLLM):
+    if not issubclass(MODELS.get(experiment.model.name), MultimodalLLM):
         yield from _small_model(experiment, task)
         return
-    tokenizer = load_tokenizer(experiment.model.llm)
-    processor = build_processor(experiment.model, tokenizer)
-    check_answers(task)
-    yield _round_trip(task, processor)
-
-    width = task.facts.widths["graph"]
     with torch.device("meta"):
-        modules = _build_on_meta(experiment, width)
-    hidden = modules["llm"].get_input_embeddings().weight.shape[1]
-    yield f"sizes: tower {width} -> {modules['tower'].output_dim}, projector -> {hidden}, the language model's hidden size"
+        model = build_model(experiment, task)
+    check_answers(task)
+    yield _round_trip(task, model.processor)
+    yield f"sizes: {', '.join(_sizes(model, task))}"
 
-    reader, runner, seed = PromptReader(processor, modules["tower"].collate), experiment.runner, experiment.seed
+    reader, runner, seed = model.reader(), experiment.runner, experiment.seed
     items = training_items(task, getattr(runner, "train_samples", None), seed)
     yield f"lengths: {look_at_lengths(task, reader, runner, seed)}"
 
-    first = Examples(task, reader, seed, training=True, instead=items.sort().values if processor.too_long == "skip" else None)
+    first = Examples(task, reader, seed, training=True, instead=items.sort().values if model.processor.too_long == "skip" else None)
     examples: list[Any] = first.__getitems__([(0, item) for item in items[: runner.samples_per_pass].tolist()])
     batch = reader.collate(examples)
     unshared = sum(len(example.ids) for example in examples)
     yield f"batch: {amount(len(batch.ids), 'sample')} in {amount(batch.num_tokens, 'token')} ({unshared:,} without sharing)"
 
-    parts = {name: _count(module.parameters()) for name, module in modules.items()}
-    trained = {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
+    modules = {"llm": model.llm, **model.parts}
+    parts, trained = _counts(modules)
     yield _parameters(parts, trained)
     yield _memory(experiment, modules, parts, trained, batch.num_tokens)
+
+
+def _sizes(model: MultimodalLLM, task: Task) -> Iterator[str]:
+    """What each modality makes of its inputs."""
+    hidden = model.llm.get_input_embeddings().weight.shape[1]
+    for name, modality in model.each_modality.items():
+        width = f"{task.facts.widths[name]} -> " if name in task.facts.widths else ""
+        yield f"{name} tower {width}{modality.tower.output_dim}, projector -> {hidden}"
+    yield f"the language model's hidden size {hidden}"
 
 
 def _small_model(experiment: Any, task: Task) -> Iterator[str]:
@@ -82,9 +82,13 @@ def _small_model(experiment: Any, task: Task) -> Iterator[str]:
     reader, items = model.reader(), task.items("train")[: experiment.runner.samples_per_pass].tolist()
     batch = reader.collate(reader.read([task.instruction(item, seed=item, training=True) for item in items]))
     yield f"batch: {amount(len(batch.ids), 'sample')} in {amount(batch.num_tokens, 'token')}"
-    modules = {part: getattr(model, part) for part in model.parts}
+    yield _parameters(*_counts(model.parts))
+
+
+def _counts(modules: Mapping[str, nn.Module]) -> tuple[dict[str, int], dict[str, int]]:
+    """Parameters of each module, and those of them that train."""
     parts = {name: _count(module.parameters()) for name, module in modules.items()}
-    yield _parameters(parts, {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()})
+    return parts, {name: _count(p for p in module.parameters() if p.requires_grad) for name, module in modules.items()}
 
 
 def _parameters(parts: dict[str, int], trained: dict[str, int]) -> str:
@@ -94,38 +98,21 @@ def _parameters(parts: dict[str, int], trained: dict[str, int]) -> str:
 
 
 def _round_trip(task: Task, processor: Processor) -> str:
-    """Every graph token arrives, framed; the text comes back as it went in."""
+    """Every input arrives, with as many tokens as its modality makes of it; the text comes back as it went in."""
     instruction = task.instruction(int(task.items("train")[0]), seed=0, training=False)
     [example] = processor.whole([instruction])
-    wanted = sum(item.num_tokens for item in instruction.inputs)
-    # Of a graph that is not read (model.compat.last_input_only), blanks are in the place of its tokens.
-    found = [example.ids.count(PATCH) + example.ids.count(BLANK), example.ids.count(START), example.ids.count(END)]
-    if found != [wanted, len(instruction.inputs), len(instruction.inputs)]:
-        raise GraphGPTError(f"tokenizer: {wanted} graph tokens went in and {found[0]} came out.")
+    wanted = sum(len(processor.readers[item.modality].ids(item)) for item in instruction.inputs)
+    if (found := sum(token < 0 for token in example.ids)) != wanted:
+        raise GraphGPTError(f"tokenizer: {wanted} tokens of inputs went in and {found} came out.")
     decoded = processor.tokenizer.decode([token for token in example.ids if token >= 0])
     answer = instruction.messages[-1].text
     if answer not in decoded:
         raise GraphGPTError(f"tokenizer: the answer {answer!r} does not come back from its tokens.")
-    return f"tokens: {wanted} graph tokens between start and end, answer {answer[:40]!r} comes back from its tokens"
+    inputs = f"{amount(len(instruction.inputs), 'input')} of {amount(wanted, 'token')}" if wanted else "no input"
+    return f"tokens: {inputs}, answer {answer[:40]!r} comes back from its tokens"
 
 
-def _build_on_meta(experiment: Any, input_dim: int) -> Modules:
-    """All parts with shapes and without weights."""
-    from transformers import AutoModelForCausalLM
-
-    config = experiment.model
-    llm = AutoModelForCausalLM.from_config(load_config(config.llm)).requires_grad_(False)
-    hidden = llm.get_input_embeddings().weight.shape[1]
-    tower = TOWERS.build(config.tower, input_dim).requires_grad_(config.tower.train)
-    return {
-        "llm": add_lora(llm, config.lora),
-        "tower": tower,
-        "projector": PROJECTORS.build(config.projector, tower.output_dim, hidden, 1.0),
-        "modality_tokens": ModalityTokens(hidden, 1.0),
-    }
-
-
-def _memory(experiment: Any, modules: Modules, parts: dict[str, int], trained: dict[str, int], tokens: int) -> str:
+def _memory(experiment: Any, modules: Mapping[str, Any], parts: dict[str, int], trained: dict[str, int], tokens: int) -> str:
     """Weights, gradients with two moments, and activations: about 34 hidden-size numbers per token and layer, or one where they are
     computed again."""
     model, llm = experiment.model, modules["llm"]

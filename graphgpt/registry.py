@@ -102,6 +102,7 @@ class Registry(Generic[T]):
 MODELS: Registry[Any] = Registry("model", "graphgpt.models")
 TOWERS: Registry[Any] = Registry("tower", "graphgpt.models.towers")
 PROJECTORS: Registry[Any] = Registry("projector", "graphgpt.models.projectors")
+FUSIONS: Registry[Any] = Registry("fusion", "graphgpt.models.fusions")
 TEXT_SIDES: Registry[Any] = Registry("text", "graphgpt.models.text_sides")
 DATASETS: Registry[Any] = Registry("dataset", "graphgpt.datasets")
 TEXT_ENCODERS: Registry[Any] = Registry("text_encoder", "graphgpt.graphs.text_encoders")
@@ -110,7 +111,8 @@ TEMPLATES: Registry[Any] = Registry("template", "graphgpt.prompts.templates")
 RUNNERS: Registry[Any] = Registry("runner", "graphgpt.runners")
 
 REGISTRIES: dict[str, Registry[Any]] = {
-    registry.kind: registry for registry in (MODELS, TOWERS, PROJECTORS, TEXT_SIDES, DATASETS, TEXT_ENCODERS, TASKS, TEMPLATES, RUNNERS)
+    registry.kind: registry
+    for registry in (MODELS, TOWERS, PROJECTORS, FUSIONS, TEXT_SIDES, DATASETS, TEXT_ENCODERS, TASKS, TEMPLATES, RUNNERS)
 }
 
 

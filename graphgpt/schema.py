@@ -160,6 +160,41 @@ class Registered:
         return config
 
 
+class EachOf:
+    """Annotation of a mapping from names to configs of one class.
+
+    Args:
+        cls: A ``configclass``.
+        key: The mapping's own config key, for messages.
+        respelled: Puts a name into a message about its config, whose nodes speak of themselves as if there were but one.
+    """
+
+    def __init__(self, cls: type, key: str, respelled: Callable[[str, str], str]) -> None:
+        self.cls = cls
+        self.key = key
+        self.respelled = respelled
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._parse)
+
+    def _parse(self, value: Any, info: ValidationInfo) -> Any:
+        problems: list[str] = info.context if info.context is not None else []
+        if not isinstance(value, dict):
+            problems.append(f"{self.key}: expected configs by name, found {value!r}.")
+            return {}
+        found: dict[str, Any] = {}
+        for name, item in value.items():
+            own: list[str] = []
+            if dataclasses.is_dataclass(item):
+                found[name] = item
+            elif isinstance(item, dict):
+                found[name] = parse(self.cls, item, own, f"{self.key}.{name}")
+            else:
+                own.append(f"{self.key}.{name}: expected a config, found {item!r}.")
+            problems += [self.respelled(problem, name) for problem in own]
+        return {name: config for name, config in found.items() if config is not None}
+
+
 def parse(cls: type[T], data: dict[str, Any], problems: list[str], key: str = "") -> T | None:
     """Build ``cls`` from plain data, adding one sentence to ``problems`` for everything that is wrong.
 
@@ -278,9 +313,13 @@ def declared_idle(experiment: Any, config: Any = None) -> dict[str, str]:
     config = experiment if config is None else config
     for field in dataclasses.fields(config):
         value: Any = getattr(config, field.name)
+        info = type(config).__pydantic_fields__[field.name]
+        if each := next((mark for mark in info.metadata if isinstance(mark, EachOf)), None):
+            for name, one in value.items():
+                found |= {each.respelled(key, name): each.respelled(why, name) for key, why in declared_idle(experiment, one).items()}
         if not hasattr(value, "__dataclass_fields__"):
             continue
-        registry = registry_of(type(config).__pydantic_fields__[field.name])
+        registry = registry_of(info)
         if registry is not None and (says := getattr(registry.get(value.name), "idle", None)) is not None:
             found |= says(value, experiment)
         found |= declared_idle(experiment, value)

@@ -31,8 +31,9 @@ from graphgpt.files import write_json, write_text
 from graphgpt.installation import as_typed
 from graphgpt.metrics import ACCURACY, INVALID, Declared, Metric
 from graphgpt.models.adapters import peft
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.answering import generate
 from graphgpt.models.model import Model
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.processors import threads
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import Prediction
@@ -98,7 +99,7 @@ class Pass:
 
 def label(variant: str, model: Any) -> str:
     """What tables call the answers of a model, given as its ``Config``, under a key of ``VARIANTS``."""
-    return VARIANTS[variant][0] or str(MODELS.get(model.name).title)
+    return VARIANTS[variant][0] or str(MODELS.get(model.name).title(model))
 
 
 Predictions = dict[Pass, dict[int, Prediction]]
@@ -138,10 +139,10 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
         torch.manual_seed(step.seed)  # nothing draws, but for a tower that keeps its dropout for compatibility
         with _without_adapters(model) if step.variant == "llm" else contextlib.nullcontext():
             found = predict(model, task.candidates, instructions, config, step.name(model.config))
-        if isinstance(model, GraphLLM) and step == main_pass(config) and task.candidates and not config.generate:
+        if isinstance(model, MultimodalLLM) and step == main_pass(config) and task.candidates and not config.generate:
             chosen = _choose(found, config.samples)
             prompts = [model.processor.prompt(instructions[i]) for i in chosen]
-            texts = model.generate(prompts, config.max_new_tokens) if prompts else []
+            texts = generate(model, prompts, config.max_new_tokens) if prompts else []
             found = [*found]
             for i, text in zip(chosen, texts, strict=True):
                 found[i] = replace(found[i], text=text)

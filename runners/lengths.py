@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from graphgpt.errors import DataError, SampleTooLong, amount
-from graphgpt.models.graph_llm import PromptReader
 from graphgpt.models.model import Reader
+from graphgpt.models.multimodal_llm import PromptReader
 from graphgpt.prompts.processor import lowering
 from graphgpt.runners.data import mix, spread
 from graphgpt.task import Task

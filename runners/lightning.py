@@ -28,7 +28,7 @@ from graphgpt.files import write_json, write_text
 from graphgpt.metrics import Declared
 from graphgpt.models.model import Model
 from graphgpt.processors import threads
-from graphgpt.registry import MODELS, RUNNERS, TOWERS
+from graphgpt.registry import MODELS, RUNNERS
 from graphgpt.runners.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
 from graphgpt.runners.targets import build_leaf, find_targets, target_problems
 from graphgpt.runs import DECLARED, changes
@@ -188,11 +188,7 @@ class LightningRunner:
         """Rates of parts that the model has not or does not train; and what its optimizer cannot be told."""
         model = experiment.model
         cls = MODELS.get(model.name)
-        trained = {cls.rates.get(part, part) for part in cls.parts if part != "tower"}
-        if model.tower.train and TOWERS.get(model.tower.name).has_weights:
-            trained.add("tower")
-        if getattr(model, "lora", None) is not None and model.lora.rank:
-            trained.add("lora")
+        trained = cls.learns(model)
         rates = [field.name for field in dataclasses.fields(config.lr)]
         if trained - set(rates):
             trained.add("other")
@@ -323,7 +319,7 @@ class LightningRunner:
             states[folder / "best"] = model_state(model)
         if trainer.is_global_zero:
             items = training_items(task, config.train_samples, experiment.seed)
-            trained = trained_items(task, items, [experiment.stage1, model.config.tower.init_from])
+            trained = trained_items(task, items, [experiment.stage1, *(tower.init_from for tower in model.towers(model.config).values())])
             for target, state in states.items():
                 more = functools.partial(write_trained, trained)
                 save_checkpoint(target, model, experiment, data=task.data, history=history, state=state, more=more)
@@ -357,9 +353,11 @@ def _untrained(rate: str, model: Any) -> str:
     """Why a learning rate is that of nothing."""
     if rate == "lora" and hasattr(model, "lora"):
         return "acts only with model.lora.rank above 0, and that is 0."
-    if rate == "tower" and not model.tower.train:
+    towers = MODELS.get(model.name).towers(model)
+    if rate == "tower" and towers and not any(tower.train for tower in towers.values()):
         return "acts only with model.tower.train=true, and that is false."
-    part = f"model.tower.name={model.tower.name}" if rate == "tower" else f"model.name={model.name}"
+    names = " and ".join(tower.name for tower in towers.values())
+    part = f"model.tower.name={names}" if rate == "tower" and towers else f"model.name={model.name}"
     return f"changes nothing, for {part} has nothing that learns with it."
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from graphgpt.config import EvaluationConfig, plain_settings
 from graphgpt.errors import GraphGPTError, amount
 from graphgpt.files import write_text
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.answering import generate
 from graphgpt.models.model import Batch, Model
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import Prediction
 from graphgpt.prompts.processor import Processor
@@ -46,7 +47,7 @@ def observers(task: Task, model: Model, experiment: Any, folder: Path, wait: "Da
     watched = [node.get("monitor") for node in (*config.callbacks.values(), {"monitor": config.checkpoint.monitor}) if node]
     items = validation_items(task, model.reader(), config.val_samples, experiment.seed)
     found.append(ValidationScores(task, items, experiment.seed + 1, min(config.samples_per_pass, 16), watched))
-    if isinstance(model, GraphLLM) and config.val_answers:  # other models write nothing
+    if isinstance(model, MultimodalLLM) and config.val_answers:  # other models write nothing
         found.append(ValidationAnswers(task, model.processor, folder, experiment.seed + 1, config.val_answers))
     return found
 
@@ -286,7 +287,7 @@ class ValidationAnswers(Callback):
         prompts = [self.processor.prompt(instruction) for instruction in instructions]
         model: Any = pl_module.model
         with trainer.precision_plugin.val_step_context():
-            texts = model.generate(prompts, self.MAX_NEW_TOKENS)
+            texts = generate(model, prompts, self.MAX_NEW_TOKENS)
         found = []
         each: dict[str, list[float]] = {}
         for item, instruction, text in zip(items, instructions, texts, strict=True):

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from graphgpt.checkpoints.upgrade import parameter_name
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.models.model import Batch, Model
 from graphgpt.runners.callbacks import figures
@@ -139,18 +140,11 @@ class ModelModule(LightningModule):
     def configure_optimizers(self) -> Any:
         groups: dict[str, list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.trainable_state().items():
-            groups.setdefault(name.split(".")[0], []).append(parameter)
+            groups.setdefault(self.model.rate_of(name), []).append(parameter)
         if not groups:
             raise GraphGPTError("Nothing is trainable: set model.lora.rank above 0, or train the tower.")
-        rates, known = self.config.lr, self.model.rates
-        parameters = [
-            {
-                "params": members,
-                "lr": getattr(rates, known.get(part, part), rates.other),
-                "name": "lora" if part == "llm" else part,
-            }
-            for part, members in groups.items()
-        ]
+        rates = self.config.lr
+        parameters = [{"params": members, "lr": getattr(rates, part, rates.other), "name": part} for part, members in groups.items()]
         optimizer = build_leaf(self.config.optimizer, "runner.optimizer", params=parameters)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -173,6 +167,7 @@ class ModelModule(LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's, but what training moves must be there, all of it and nothing else."""
         expected = self.state_dict().keys()
+        state_dict = {name if name in expected else parameter_name(name): tensor for name, tensor in state_dict.items()}
         if different := sorted(expected ^ state_dict.keys()):
             raise CheckpointError(f"The checkpoint to resume does not fit this configuration: '{different[0]}' is in only one of them.")
         return super().load_state_dict(state_dict, strict=False, assign=assign)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.models.graph_llm import PromptReader
 from graphgpt.models.model import Model, Reader
+from graphgpt.models.multimodal_llm import PromptReader
 from graphgpt.runners.data import Examples, Key, MicroBatches, StepSampler, chunks, mix, spread
 from graphgpt.runners.fitting import tokens_that_fit
 from graphgpt.runners.lengths import look, readable

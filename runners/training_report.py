@@ -102,7 +102,7 @@ def write_training_report(
                 "Learning rates": _learning_rates(lines),
                 "Precision": str(settings.precision),
                 "Seed": str(experiment.seed),
-                "Started from": experiment.stage1 or model.config.tower.init_from or "new weights",
+                "Started from": experiment.stage1 or _origins(model) or "new weights",
                 "Checkpoint": str(folder / "checkpoint"),
                 "Versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
             },
@@ -150,6 +150,11 @@ def _speed(lines: Lines) -> dict[str, str]:
         "Waiting for data": f"{median('speed/data_wait'):.0%} of the time",
         "Peak memory": f"{max(line['memory/peak_gb'] for line in lines if 'memory/peak_gb' in line):.2f} GB",
     }
+
+
+def _origins(model: Any) -> str:
+    """Where the towers' weights came from; empty where all were drawn."""
+    return " and ".join(tower.init_from for tower in model.towers(model.config).values() if tower.init_from)
 
 
 def _learning_rates(lines: Lines) -> str:

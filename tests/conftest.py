@@ -8,7 +8,7 @@ from helpers import make_graph, make_model, make_task
 from hypothesis import settings
 
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.task import Task
 
 # Same examples in every run, however slow the machine.
@@ -33,7 +33,7 @@ def graph() -> TextAttributedGraph:
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> Callable[..., GraphLLM]:
+def tiny_model() -> Callable[..., MultimodalLLM]:
     """``tiny_model(lora_rank=0, projector="linear", tower="sgc", template="chat", ...)``; see ``helpers.model_config``."""
     return make_model
 

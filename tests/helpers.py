@@ -2,9 +2,13 @@
 
 See conftest.py for the fixtures."""
 
+import functools
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,10 +21,12 @@ from graphgpt.config import ExperimentConfig
 from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.splits import split_nodes
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.fusions.splice import Splice
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
 from graphgpt.prompts.processor import Processor
+from graphgpt.prompts.reader import ModalityReader, collate_inputs
 from graphgpt.registry import MODELS, TASKS, TEMPLATES, Registry
 from graphgpt.schema import parse
 from graphgpt.task import Task
@@ -98,20 +104,20 @@ def make_task(
 def model_config(
     *,
     lora_rank: int = 0,
-    projector: str | dict[str, Any] = "linear",
-    tower: str | dict[str, Any] = "sgc",
+    projector: str | dict[str, Any] | None = "linear",
+    tower: str | dict[str, Any] | None = "sgc",
     template: str | dict[str, Any] = "chat",
     lora: dict[str, Any] | None = None,
     llm: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Any:
-    """Config of a tiny ``graph_llm``; a part is its name, or its name with fields."""
+    """Config of a tiny ``multimodal_llm``; a part is its name, or its name with fields."""
 
-    def part(value: str | dict[str, Any]) -> dict[str, Any]:
+    def part(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
         return {"name": value} if isinstance(value, str) else value
 
     data = {
-        "name": "graph_llm",
+        "name": "multimodal_llm",
         "llm": {"path": "random:tiny"} | (llm or {}),
         "tower": part(tower),
         "projector": part(projector),
@@ -119,7 +125,7 @@ def model_config(
         "template": part(template),
         **fields,
     }
-    return parsed(MODELS.get("graph_llm").Config, data)
+    return parsed(MODELS.get("multimodal_llm").Config, data)
 
 
 def build_for(config: Any, width: int = FEATURES, **facts: Any) -> Any:
@@ -127,19 +133,62 @@ def build_for(config: Any, width: int = FEATURES, **facts: Any) -> Any:
     return MODELS.get(config.name).build(config, TaskFacts(task="toy", widths={"graph": width}, **facts))
 
 
-def make_model(input_dim: int = FEATURES, seed: int = 0, **fields: Any) -> GraphLLM:
+def make_model(input_dim: int = FEATURES, seed: int = 0, **fields: Any) -> MultimodalLLM:
     """A model of two layers on a byte-level tokenizer, the same each time; ``fields`` as for :func:`model_config`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = model_config(**fields)
-        model: GraphLLM = build_for(config, input_dim)
+        model: MultimodalLLM = build_for(config, input_dim)
     return model.eval()
 
 
-def make_processor(model: GraphLLM, **arguments: Any) -> Processor:
+def embedded(model: MultimodalLLM, ids: torch.Tensor, inputs: Sequence[Any]) -> torch.Tensor:
+    """Embeddings of ids with inputs in their places."""
+    return model.embed(ids, model.project(collate_inputs(model.readers, inputs)))
+
+
+def make_processor(model: MultimodalLLM, **arguments: Any) -> Processor:
     """The processor that goes with a model."""
     template = TEMPLATES.build(model.config.template, model.tokenizer)
-    return Processor(model.tokenizer, template, **({"max_length": model.config.max_length} | arguments))
+    return Processor(model.tokenizer, template, **({"max_length": model.config.max_length, "readers": model.readers} | arguments))
+
+
+@dataclass(frozen=True)
+class Stub:
+    """An input that is nothing but its number of tokens; equal to those of the same name."""
+
+    modality: ClassVar[str] = "graph"
+
+    num_tokens: int
+    key: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
+
+    @property
+    def shown(self) -> str:
+        return f"<graph: {self.num_tokens} tokens>"
+
+
+@dataclass(frozen=True)
+class StubReader:
+    """Reads stubs for no tower."""
+
+    def num_states(self, item: Stub) -> int:
+        return item.num_tokens
+
+    def cost(self, item: Stub) -> int:
+        return item.num_tokens
+
+    def collate(self, inputs: Sequence[Stub]) -> Any:
+        return SimpleNamespace(items=list(inputs), to=lambda device: self.collate(inputs))
+
+
+def _as_they_are(states: int) -> int:
+    return states
+
+
+def stub_readers(**arguments: Any) -> dict[str, ModalityReader]:
+    """Of a model that splices one token per state; ``arguments`` as for ``ModalityReader``."""
+    layout = functools.partial(Splice.layout, Splice.Config(name="splice"))
+    return {"graph": ModalityReader(number=0, tower=StubReader(), projected=_as_they_are, layout=layout, **arguments)}
 
 
 def csv_overrides(folder: Path, labels: Sequence[str] = ("Red", "Green", "Blue") * 14, step: int = 3) -> list[str]:

@@ -24,6 +24,7 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, DataError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
+from graphgpt.models.answering import generate
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.runners.evaluation import evaluate
 
@@ -223,7 +224,7 @@ def test_an_answer_is_that_of_generate(assistant: GraphAssistant) -> None:
     assert answer == assistant.ask("What is it about?", node=17, max_new_tokens=24)
     asked = Instruction(id="q", messages=(talk.messages[0],))
     with torch.inference_mode():
-        assert answer == assistant.model.generate([assistant.processor.prompt(asked)], 24)[0]
+        assert answer == generate(assistant.model, [assistant.processor.prompt(asked)], 24)[0]
 
 
 def test_an_answer_depends_on_the_graph(assistant: GraphAssistant) -> None:

@@ -139,8 +139,8 @@ def test_check_counts_what_trains(run: Run, good: list[str]) -> None:
     _, out, _ = run("check", *overrides)
     experiment = check_command_line(ExperimentConfig, "train", overrides)
     model = build_model(experiment, build_task(experiment))
-    for name in ("llm", "tower", "projector", "modality_tokens"):
-        parameters = list(getattr(model, name).parameters())
+    for name in ("llm", "graph/tower", "graph/projector", "graph/fusion"):
+        parameters = list({"llm": model.llm, **model.parts}[name].parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         expected = f"{name} {sum(p.numel() for p in parameters):,}" + (f" ({trained:,} trained)" if trained else "")
         assert expected in out

@@ -305,5 +305,5 @@ def test_the_tower_of_the_contributors_guide(monkeypatch: pytest.MonkeyPatch) ->
     exec(compile(source, "mean.py", "exec"), {"__name__": "mean"})
     graph = make_graph()
     tower = TOWERS.build(parsed(TOWERS.get("mean").Config, yaml.safe_load(settings)), 8)
-    states = tower(tower.collate([sample_subgraph(graph, 1, hops=2, fanout=3, seed=0).input(graph)]))
+    states = tower(tower.reader().collate([sample_subgraph(graph, 1, hops=2, fanout=3, seed=0).input(graph)]))
     assert states.shape[1] == 8 and bool(states.isfinite().all())

@@ -170,8 +170,8 @@ class Checkpoints(Kind):
 
     examples = 25
     names = (
-        *("manifest.json", "history.json", "scores.json", "tower.json", "config.yaml", "metrics.jsonl"),
-        *("projector.safetensors", "trained.parquet"),
+        *("manifest.json", "history.json", "scores.json", "graph/tower.json", "config.yaml", "metrics.jsonl"),
+        *("graph/projector.safetensors", "trained.parquet"),
     )
 
     def __init__(self, folder: Path) -> None:

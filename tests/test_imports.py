@@ -138,12 +138,13 @@ for name in ("pyg_lib", "torch_scatter", "torch_sparse", "torch_cluster", "torch
 import numpy as np, torch
 from graphgpt.graphs.graph import build_graph
 from graphgpt.graphs.subgraph import sample_subgraph
+from graphgpt.models.tower import GraphReader
 from graphgpt.models.towers.graph_transformer import GraphTransformer
 from graphgpt.models.towers.sgc import SGC
 graph = build_graph(ids=list("abcd"), titles=list("abcd"), bodies=[""] * 4, labels=[0] * 4, class_names=["x"],
                     edges=np.array([[0, 1], [1, 2], [2, 3]]), card={"name": "path"}).with_features(torch.eye(4))
 subgraph = sample_subgraph(graph, 1, hops=2, fanout=3, seed=0)
-batch = SGC.collate([subgraph.input(graph)] * 2)
+batch = GraphReader().collate([subgraph.input(graph)] * 2)
 print(json.dumps([len(tower(tower.Config(name="tower"), 4)(batch)) for tower in (SGC, GraphTransformer)]))
 """
     assert report(code) == [8, 8]

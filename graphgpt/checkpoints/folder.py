@@ -5,16 +5,18 @@
     checkpoint/
       manifest.json                what it is, what it fits, checksums
       config.yaml                  the experiment, as data
-      projector.safetensors
-      modality_tokens.safetensors  ... a file for each of the model's parts that has weights
-      tower.safetensors
-      tower.json                   what tower that is, so that ``model.tower.init_from`` can name the folder
+      graph/                       of each modality that the model reads
+        projector.safetensors
+        fusion.safetensors         ... a file for each part that has weights
+        tower.safetensors
+        tower.json                 what tower that is, so that ``model.tower.init_from`` can name the folder
       lora/                        when the language model has adapters, in peft's form
       trained.parquet              the items whose answers it has seen, and those before it
       history.json                 loss curves of this run and of those it came from
       README.md, scores.json       the model card, and what evaluations found (not part of what is verified)
 
-The language model itself is not in it: the manifest names it and holds a fingerprint of its weights.
+The language model itself is not in it: the manifest names it and holds a fingerprint of its weights. The parts of a model without one lie
+at the root. Folders of format 1 are read as ``upgrade`` has it.
 """
 
 import dataclasses
@@ -31,25 +33,23 @@ import yaml
 
 import graphgpt
 from graphgpt.checkpoints.shapes import Experiment, Manifest, Stage, Versioned
+from graphgpt.checkpoints.upgrade import experiment_settings, model_settings, part_file
 from graphgpt.errors import CheckpointError
 from graphgpt.files import RUNS, atomic_folder, file_sha256, folder_with, folders_with, there_are, write_json, write_text
 from graphgpt.installation import CHECKOUT, as_typed
 from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_fit
 from graphgpt.records import read_record
-from graphgpt.registry import check_plugins
+from graphgpt.registry import MODELS, TOWERS, check_plugins
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 #: What stands for the newest checkpoint among the runs.
 LATEST = "latest"
-
-#: What of a model goes on from one stage to the next as it is, and those of its settings that are each stage's own.
-HANDED_OVER = {"tower": {"train", "dropout", "init_from"}, "projector": {"dropout"}, "template": set(), "compat": {"tower_dropout"}}
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -104,13 +104,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if (written := read_record(file, Versioned, "a manifest")["format"]) > FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {written}; this version reads up to {FORMAT}: update graphgpt.")
     manifest = read_record(file, Manifest, "a manifest")
-    # Of a model with a language model all of these are there, of another one none is but the first.
-    missing = [part for part in ("llm", "projector", "lora") if part not in manifest["model"]]
+    # Of a model with a language model both are there, of another one none.
+    missing = [part for part in ("llm", "lora") if part not in manifest["model"]]
     if manifest["llm"] and missing:
         raise CheckpointError(f"{file} cannot be read as a manifest: it has no 'model.{missing[0]}', though it has an 'llm'.")
     if not manifest["llm"] and "lora" not in missing:
         raise CheckpointError(f"{file} cannot be read as a manifest: its 'llm' is empty, though it has a 'model.lora'.")
-    return dict(manifest)
+    return {**manifest, "model": model_settings(manifest["model"])}
 
 
 def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
@@ -121,13 +121,18 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
         GraphGPTError: it asks for modules that the user has not named.
     """
     folder = find_checkpoint(path)
-    experiment = {**read_record(folder / "config.yaml", Experiment, "a checkpoint's configuration"), "stage1": None, "resume": None}
+    read = read_record(folder / "config.yaml", Experiment, "a checkpoint's configuration")
+    experiment = {**experiment_settings(read), "stage1": None, "resume": None}
     check_plugins(experiment, folder)
-    model = experiment.get("model")
-    if isinstance(model, dict) and isinstance(tower := model.get("tower"), dict):
-        # Once it was called weights.
-        experiment["model"] = {**model, "tower": {key: value for key, value in tower.items() if key not in ("init_from", "weights")}}
+    if isinstance(model := experiment.get("model"), dict):
+        experiment["model"] = _without_origin(model)
     return experiment
+
+
+def _without_origin(settings: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings without where a tower's weights once came from."""
+    kept = {name: _without_origin(value) if isinstance(value, dict) else value for name, value in settings.items()}
+    return {name: value for name, value in kept.items() if name != "init_from"}
 
 
 def read_experiment(file: Path) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def read_experiment(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or is something else.
     """
-    return dict(read_record(file, Experiment, "the configuration of a training"))
+    return experiment_settings(read_record(file, Experiment, "the configuration of a training"))
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -159,51 +164,11 @@ def checkpoint_problems(path: str, key: str) -> list[str]:
 
 def hand_over_problems(path: str, model: Any) -> list[str]:
     """What keeps a model of this configuration from starting at the checkpoint ``stage1``; reads no weights."""
-    problems: list[str] = []
-    made_for = read_manifest(find_checkpoint(path))["model"]
-    if made_for["name"] != model.name:
-        return [f"stage1: {path} is a '{made_for['name']}', not a '{model.name}'; model.tower.init_from={path} takes its tower alone."]
-    if not hasattr(model, "lora"):
-        return [f"stage1: a '{model.name}' has one stage; model.tower.init_from={path} starts with the tower of that run."]
-    if made_for["llm"]["path"] != model.llm.path:
-        problems.append(
-            f"stage1: {path} was made for the language model '{made_for['llm']['path']}', not for model.llm.path={model.llm.path}."
-        )
-    for part, ignored in HANDED_OVER.items():
-        config = getattr(model, part)
-        theirs, ours = made_for.get(part, {}), dataclasses.asdict(config)
-        if (name := theirs.get("name")) != ours.get("name"):
-            right = f"; choose model/{part}={name}" if name else ""
-            problems.append(f"stage1: {path} has {part}.name={name!r}, but model.{part}.name={ours['name']!r}{right}.")
-            continue  # the fields of one class say nothing about another's
-        theirs = _defaults(config) | theirs  # it may be older than a setting
-        problems += [
-            f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
-            for name, value in ours.items()
-            if name not in ignored and theirs.get(name) != value
-        ]
-    if made_for["lora"]["rank"] not in (0, model.lora.rank):
-        problems.append(
-            f"stage1: {path} has adapters of rank {made_for['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
-        )
-    elif made_for["lora"]["rank"]:
-        theirs = _defaults(model.lora) | made_for["lora"]
-        problems += [
-            f"stage1: {path} has adapters with {name}={theirs[name]!r}, but model.lora.{name}={value!r}."
-            for name, value in dataclasses.asdict(model.lora).items()
-            if name not in ("rank", "dropout") and theirs[name] != value
-        ]
+    theirs = read_manifest(find_checkpoint(path))["model"]
+    if theirs["name"] != model.name:
+        return [f"stage1: {path} is a '{theirs['name']}', not a '{model.name}'; model.tower.init_from={path} takes its tower alone."]
+    problems: list[str] = MODELS.get(model.name).hand_over_problems(model, theirs, path)
     return problems
-
-
-def _defaults(config: Any) -> dict[str, Any]:
-    """Those of a config's fields that have one, as plain data."""
-    fields = type(config).__pydantic_fields__
-    found = {name: info.get_default(call_default_factory=True) for name, info in fields.items() if not info.is_required()}
-    return {
-        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-        for name, value in found.items()
-    }
 
 
 def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
@@ -212,7 +177,7 @@ def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
     Where weights are cut among processes, all of them have to call it.
     """
     library = peft()
-    parts = {part: getattr(model, part).state_dict() for part in model.parts}
+    parts = {part: module.state_dict() for part, module in model.parts.items()}
     if isinstance(getattr(model, "llm", None), library.PeftModel):
         parts["lora"] = library.get_peft_model_state_dict(model.llm)
     return {part: {name: whole(tensor) for name, tensor in state.items()} for part, state in parts.items()}
@@ -296,9 +261,14 @@ def write_checkpoint(
         for part, tensors in parts.items():
             state = {name: whole(tensor) for name, tensor in tensors.items()}
             if state:
-                save_file(state, tmp / f"{part}.safetensors")
-        if (tmp / TOWER_TENSORS).is_file() and data.get("features") is not None:
-            write_json(tmp / TOWER_CARD, describe_tower(experiment.model.tower, data["features"]))
+                file = tmp / f"{part}.safetensors"
+                file.parent.mkdir(exist_ok=True)
+                save_file(state, file)
+        for modality, tower in MODELS.get(experiment.model.name).towers(experiment.model).items():
+            home = next((folder for folder in (tmp / modality, tmp) if (folder / TOWER_TENSORS).is_file()), None)
+            width = data.get("features") if TOWERS.get(tower.name).measured else 0
+            if home is not None and width is not None:
+                write_json(home / TOWER_CARD, describe_tower(tower, width))
         more(tmp)
         write_text(tmp / "config.yaml", yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False, allow_unicode=True))
         write_json(tmp / "history.json", history)
@@ -366,9 +336,8 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
                 f"{folder} was made for another language model ('{manifest['model']['llm']['path']}', {what} {made_for[what]}); "
                 f"this one is '{model.config.llm.path}' with {what} {ours}."
             )
-    for part in model.parts:
-        module = getattr(model, part)
-        file = folder / f"{part}.safetensors"
+    for part, module in model.parts.items():
+        file = part_file(folder, part)
         state = load_tensors(file) if file.is_file() else {}
         check_fit(folder, part, state, module.state_dict())
         module.load_state_dict(state)

@@ -1,15 +1,16 @@
 """What a run takes of the run that it starts from, where nobody has chosen anything else."""
 
+import copy
 from collections.abc import Collection
 from typing import Any
 
-from graphgpt.checkpoints.folder import HANDED_OVER, find_checkpoint, read_experiment, read_manifest
+from graphgpt.checkpoints.folder import find_checkpoint, read_experiment, read_manifest
+from graphgpt.models.parts import HANDED_OVER, PARTS
 
 #: By node, the settings in it that are not taken: how a stage trains and what it runs on are its own. What is taken of a language model
 #: is which one it is.
 TAKEN = {
     **{f"model.{part}": ignored for part, ignored in HANDED_OVER.items()},
-    "model.tower": HANDED_OVER["tower"] | {"weights"},  # what init_from was called once
     "model.llm": {"dtype", "attn_implementation"},
     "dataset": set(),
 }
@@ -32,12 +33,13 @@ def handed_over(path: str, settings: dict[str, Any], defaults: dict[str, Any], c
     model = theirs.get("model")
     if not isinstance(model, dict) or model.get("name") != found["model"].get("name") or "lora" not in model:
         return found  # another model, or one of a single stage: refused, with what to do
-    found["model"] = dict(found["model"])
-    for key, ignored in TAKEN.items():
+    found = copy.deepcopy(found)
+    several = {f"model.modalities.{name}.{part}": HANDED_OVER[part] for name in model.get("modalities") or {} for part in PARTS}
+    for key, ignored in (TAKEN | several).items():
         above, _, part = key.rpartition(".")
         if above in chosen or (key == "dataset" and "imported" in read_manifest(folder)):  # which no run has made: it stands for any
             continue
-        source, ours, base, target = [one[above] if above else one for one in (theirs, settings, defaults, found)]
+        source, ours, base, target = [_node(one, above) for one in (theirs, settings, defaults, found)]
         if isinstance(node := source.get(part), dict):
             here = ours.get(part) or {}
             own = here if here.get("name") == node.get("name") else {}
@@ -45,6 +47,13 @@ def handed_over(path: str, settings: dict[str, Any], defaults: dict[str, Any], c
             node |= {name: value for name, value in own.items() if name in ignored}
             target[part] = _merged(key, node, ours.get(part), base.get(part), chosen)
     return found
+
+
+def _node(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """What stands at a dotted key; nothing where there is none."""
+    for word in filter(None, key.split(".")):
+        settings = settings.get(word) or {}
+    return settings
 
 
 def _merged(key: str, theirs: Any, ours: Any, base: Any, chosen: Collection[str]) -> Any:

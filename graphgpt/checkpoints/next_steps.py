@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from graphgpt.checkpoints.folder import HANDED_OVER
 from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import amount
 from graphgpt.installation import typed
-from graphgpt.registry import DATASETS, MODELS, PROJECTORS, TASKS, TEMPLATES, TEXT_ENCODERS, TOWERS
+from graphgpt.models.parts import HANDED_OVER
+from graphgpt.registry import DATASETS, FUSIONS, MODELS, PROJECTORS, TASKS, TEMPLATES, TEXT_ENCODERS, TOWERS
 from graphgpt.schema import MISSING, flat, shown
 
 #: The groups of a training that a later stage shares with an earlier one, each with where its names are registered.
@@ -23,6 +23,7 @@ _SHARED = {
     "model/llm": None,
     "model/tower": TOWERS,
     "model/projector": PROJECTORS,
+    "model/fusion": FUSIONS,
     "model/template": TEMPLATES,
 }
 #: Of these a run decides anew; how a stage begins is no part of what it is.

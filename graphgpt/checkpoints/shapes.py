@@ -64,9 +64,11 @@ class LoraSettings(TypedDict):
 class ModelSettings(Named):
     """The experiment's, as the manifest repeats them."""
 
-    tower: TowerSettings
+    tower: NotRequired[TowerSettings | None]
+    modalities: NotRequired[dict[str, dict[str, Any]]]
     llm: NotRequired[LanguageModelSettings]
-    projector: NotRequired[Named]
+    projector: NotRequired[Named | None]
+    fusion: NotRequired[Named | None]
     template: NotRequired[Named]
     lora: NotRequired[LoraSettings]
 

@@ -1,6 +1,7 @@
 """Subgraphs around a node: the recipe that makes one, and the form in which a tower reads it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from graphgpt.compiled import compiled
+from graphgpt.errors import amount
+from graphgpt.files import fingerprint
 from graphgpt.graphs.graph import TextAttributedGraph
 
 Layout = Literal["sampled", "neighborhood_detail", "hop_field"]
@@ -76,6 +79,17 @@ class GraphInput:
     num_tokens: int
     pool: Pool | None = None
     partner: "GraphInput | None" = None
+
+    @cached_property
+    def key(self) -> str:
+        """Identifies nodes, edges, tokens and partner."""
+        pool = () if self.pool is None else (self.pool.node, self.pool.token, self.pool.weight)
+        tensors = [tensor.contiguous().numpy().tobytes() for tensor in (self.x, self.edge_index, *pool)]
+        return fingerprint(*tensors, [self.num_tokens, *self.x.shape], "" if self.partner is None else self.partner.key)
+
+    @property
+    def shown(self) -> str:
+        return f"<graph: {amount(self.num_tokens, 'token')}>"
 
 
 def sample_subgraph(

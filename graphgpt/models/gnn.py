@@ -12,10 +12,10 @@ from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import LLMConfig
 from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.tower import build_tower, tower_problems
-from graphgpt.prompts.batch import CollateInputs
 from graphgpt.prompts.facts import TaskFacts
-from graphgpt.prompts.instruction import Instruction, ModalityInput, first_tokens
+from graphgpt.prompts.instruction import Instruction, ModalityInput
 from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.reader import Inputs, TowerReader, join
 from graphgpt.registry import MODELS, TOWERS
 from graphgpt.schema import Registered, configclass
 
@@ -28,15 +28,14 @@ class Question:
         id: The instruction's.
         inputs: One, or two for a question about a pair.
         truth: Index of the right answer.
+        num_tokens: States of all inputs.
     """
 
     id: str
     inputs: tuple[ModalityInput, ...]
     truth: int
 
-    @property
-    def num_tokens(self) -> int:
-        return sum(item.num_tokens for item in self.inputs)
+    num_tokens: int
 
 
 @dataclass(kw_only=True)
@@ -45,43 +44,45 @@ class Questions:
 
     Args:
         ids: Names of the samples.
-        inputs: What the tower takes: all inputs, question by question.
-        first: Place of each input's first token among all tokens, shape ``[b, k]``, int64; k is 1, or 2 for pairs.
+        inputs: Question by question.
         truth: Right answers, shape ``[b]``, int64.
         num_tokens: Of all inputs.
     """
 
     ids: tuple[str, ...]
-    inputs: Any
-    first: Tensor
+    inputs: Inputs
     truth: Tensor
     num_tokens: int
 
     def to(self, device: Any) -> "Questions":
         """The same on another device."""
-        return replace(self, inputs=self.inputs.to(device), first=self.first.to(device), truth=self.truth.to(device))
+        return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
 
 
 @dataclass(frozen=True)
 class QuestionReader:
     """Takes the inputs and the right answer out of instructions."""
 
-    collate_inputs: CollateInputs
+    tower: TowerReader
+    modality: str
 
     def read(self, instructions: Sequence[Instruction]) -> list[Question]:
         found = []
         for instruction in instructions:
-            if not instruction.inputs or instruction.truth is None:
-                raise GraphGPTError(f"Sample '{instruction.id}' has no graph or no class to choose, and model.name=gnn reads nothing else.")
-            found.append(Question(id=instruction.id, inputs=instruction.inputs, truth=instruction.truth))
+            inputs = tuple(item for item in instruction.inputs if item.modality == self.modality)
+            if not inputs or instruction.truth is None:
+                raise GraphGPTError(
+                    f"Sample '{instruction.id}' has no {self.modality} or no class to choose, and model.name=gnn reads nothing else."
+                )
+            states = sum(map(self.tower.num_states, inputs))
+            found.append(Question(id=instruction.id, inputs=inputs, truth=instruction.truth, num_tokens=states))
         return found
 
     def collate(self, examples: Sequence[Question]) -> Questions:
         inputs = [item for example in examples for item in example.inputs]
         return Questions(
             ids=tuple(example.id for example in examples),
-            inputs=self.collate_inputs(inputs),
-            first=first_tokens(inputs).view(len(examples), -1),
+            inputs=join(self.tower, inputs),
             truth=torch.tensor([example.truth for example in examples]),
             num_tokens=sum(example.num_tokens for example in examples),
         )
@@ -89,16 +90,14 @@ class QuestionReader:
 
 @MODELS.register("gnn")
 class GNN(Model):
-    """Logits of the candidates, linear in the tower's state of the centre; of a pair, in both states and their product.
+    """Logits of the candidates, linear in the tower's state of the centre, or of a picture; of a pair, in both states and their product.
 
     It reads the same samples as a language model, without their words. The product lets a linear head tell like from unlike
     (the Hadamard operator of node2vec, arXiv:1607.00653, table 1). With a frozen tower it is a linear probe.
 
     Args:
         config: This class's ``Config``.
-        input_dim: Width of the raw inputs' features.
-        inputs: How many inputs a question has: 1 or 2.
-        outputs: How many candidates.
+        facts: Of the task: how many inputs a question has, 1 or 2, how wide they are, and how many candidates.
     """
 
     @configclass
@@ -110,8 +109,6 @@ class GNN(Model):
         llm: LLMConfig
         """The language model whose embeddings a text encoder may read; the model itself has none."""
 
-    parts = ("tower", "head")
-    title = "Graph neural network"
     reads_words = False
 
     @staticmethod
@@ -128,12 +125,26 @@ class GNN(Model):
     def build(cls, config: Any, facts: TaskFacts) -> "GNN":
         if facts.candidates is None or not facts.inputs:
             raise GraphGPTError(f"task.name: '{facts.task}' has no candidates for model.name={config.name} to choose from.")
-        return cls(config, facts.widths["graph"], facts.inputs, facts.candidates)
+        return cls(config, facts)
 
-    def __init__(self, config: Any, input_dim: int, inputs: int, outputs: int) -> None:
+    def __init__(self, config: Any, facts: TaskFacts) -> None:
         super().__init__(config)
-        self.tower = build_tower(config.tower, input_dim)
-        self.head = nn.Linear(self.tower.output_dim * (2 * inputs - 1), outputs)
+        assert facts.candidates is not None
+        self.tower = build_tower(config.tower, facts)
+        self.head = nn.Linear(self.tower.output_dim * (2 * facts.inputs - 1), facts.candidates)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return {"tower": self.tower, "head": self.head}
+
+    @classmethod
+    def title(cls, config: Any) -> str:
+        [modality] = cls.towers(config)
+        return "Graph neural network" if modality == "graph" else f"Classifier on the {modality}'s tower"
+
+    @classmethod
+    def learns(cls, config: Any) -> set[str]:
+        return super().learns(config) | {"head"}
 
     def train(self, mode: bool = True) -> "GNN":
         """Training mode; a frozen tower stays in eval mode, without dropout."""
@@ -142,13 +153,13 @@ class GNN(Model):
         return self
 
     def reader(self) -> QuestionReader:
-        return QuestionReader(self.tower.collate)
+        return QuestionReader(self.tower.reader(), self.tower.modality)
 
     def forward(self, batch: Questions) -> Tensor:
         """Logits, shape ``[b, candidates]``, float32."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.tower.train):
-            states = self.tower(batch.inputs)
-        centres = states[batch.first.flatten()].view(*batch.first.shape, -1)
+            states = self.tower(batch.inputs.joined)
+        centres = self.tower.summary(states, batch.inputs.lengths).view(len(batch.ids), -1, self.tower.output_dim)
         if centres.shape[1] > 1:
             centres = torch.cat([centres, centres.prod(dim=1, keepdim=True)], dim=1)
         logits: Tensor = self.head(centres.flatten(1).to(self.head.weight.dtype))

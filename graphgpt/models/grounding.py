@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -15,9 +15,9 @@ from graphgpt.models.llm import LLMConfig, llm_problems
 from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.text_side import TextReader, TextSide
 from graphgpt.models.tower import build_tower, tower_problems
-from graphgpt.prompts.batch import CollateInputs
 from graphgpt.prompts.facts import TaskFacts
-from graphgpt.prompts.instruction import GroundingInstruction, Instruction, ModalityInput, first_tokens
+from graphgpt.prompts.instruction import GroundingInstruction, Instruction, ModalityInput
+from graphgpt.prompts.reader import Inputs, TowerReader, join
 from graphgpt.registry import MODELS, TASKS, TEXT_SIDES, TOWERS
 from graphgpt.schema import Registered, configclass
 
@@ -30,13 +30,13 @@ CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingExample:
-    """A node's surroundings beside its texts.
+    """An input beside its texts: a node's surroundings, a picture.
 
     Args:
         id: The instruction's.
-        input: The node's subgraph; its first token is the node.
-        texts: What the text side reads: the node's own text, then those of its neighbours.
-        num_tokens: Nodes of the subgraph.
+        input: What the tower encodes.
+        texts: What the text side reads: its own text, then those of its neighbours, if it has any.
+        num_tokens: What it costs the tower.
     """
 
     id: str
@@ -47,48 +47,44 @@ class GroundingExample:
 
 @dataclass(kw_only=True)
 class GroundingBatch:
-    """Nodes that are told apart.
+    """Inputs that are told apart.
 
     Args:
         ids: Names of the samples.
-        inputs: What the tower takes.
-        first: Place of each sample's first token among all tokens, shape ``[b]``, int64.
+        inputs: One of each.
         texts: What the text side takes: of each sample its own text, then those of its neighbours.
-        num_tokens: Nodes of all subgraphs.
+        num_tokens: What all inputs cost the tower.
     """
 
     ids: tuple[str, ...]
-    inputs: Any
-    first: Tensor
+    inputs: Inputs
     texts: Any
     num_tokens: int
 
     def to(self, device: Any) -> "GroundingBatch":
         """The same on another device."""
-        return replace(self, inputs=self.inputs.to(device), first=self.first.to(device), texts=self.texts.to(device))
+        return replace(self, inputs=self.inputs.to(device), texts=self.texts.to(device))
 
 
 @dataclass(frozen=True)
 class GroundingReader:
-    """Takes the subgraph and the texts out of instructions."""
+    """Takes the input and the texts out of instructions."""
 
-    collate_inputs: CollateInputs
+    tower: TowerReader
     text: TextReader
 
     def read(self, instructions: Sequence[Instruction]) -> list[GroundingExample]:
         found = []
         for one in instructions:
             assert isinstance(one, GroundingInstruction), "the model's task_problems lets no other task through"
-            texts, nodes = self.text.read([one.text, *one.around]), len(cast(Any, one.inputs[0]).x)
-            found.append(GroundingExample(id=one.id, input=one.inputs[0], texts=texts, num_tokens=nodes))
+            texts, cost = self.text.read([one.text, *one.around]), self.tower.cost(one.inputs[0])
+            found.append(GroundingExample(id=one.id, input=one.inputs[0], texts=texts, num_tokens=cost))
         return found
 
     def collate(self, examples: Sequence[GroundingExample]) -> GroundingBatch:
-        inputs = [example.input for example in examples]
         return GroundingBatch(
             ids=tuple(example.id for example in examples),
-            inputs=self.collate_inputs(inputs),
-            first=first_tokens(inputs),
+            inputs=join(self.tower, [example.input for example in examples]),
             texts=self.text.collate([example.texts for example in examples]),
             num_tokens=sum(example.num_tokens for example in examples),
         )
@@ -146,19 +142,18 @@ class CompatConfig:
 
 @MODELS.register("grounding")
 class Grounding(Model):
-    r"""A tower whose state of a node is to be told from all others' by the node's text, and by its neighbours' texts.
+    r"""A tower whose state of an input is to be told from all others' by the input's text, and by its neighbours' texts.
 
     With rows of unit length H (states), T (texts) and N (means of the neighbours' texts, taken before they are normalised), the
     loss of a batch is :math:`C(H, T) + w C(H, N) + w C(T, N)`, where :math:`C(A, B)` is the mean of the cross-entropies of
-    :math:`s A B^\top` and of its transpose against the diagonal.
+    :math:`s A B^\top` and of its transpose against the diagonal. Pictures have no neighbours, and the first term alone.
 
     Source: GraphGPT (arXiv:2310.13023), section 3.1, with w = 10; there s is fixed by accident, here it is learned as in CLIP
     (arXiv:2103.00020). All other samples of a step, on whatever process, are negatives.
 
     Args:
         config: This class's ``Config``.
-        input_dim: Width of the node features.
-        text_dim: Width of the embeddings of the texts, None where the text side reads the texts.
+        facts: Of the task: how wide its inputs are, and the embeddings of its texts.
     """
 
     @configclass
@@ -176,15 +171,13 @@ class Grounding(Model):
         compat: CompatConfig = CompatConfig()
         """Faults of the original, for comparison."""
 
-    parts = ("tower", "text", "temperature")
     validated = (
         LOSS,
         Metric(name="recall@1", title="Text found first"),
         Metric(name="recall@10", title="Text among the first ten"),
-        Metric(name="mrr", title="Mean reciprocal rank of a node's text", unit=""),
+        Metric(name="mrr", title="Mean reciprocal rank of an input's text", unit=""),
     )
     in_one_pass = True
-    title = "Grounded tower"
     reads_words = False
 
     @staticmethod
@@ -219,13 +212,25 @@ class Grounding(Model):
 
     @classmethod
     def build(cls, config: Any, facts: TaskFacts) -> "Grounding":
-        return cls(config, facts.widths["graph"], facts.text_dim)
+        return cls(config, facts)
 
-    def __init__(self, config: Any, input_dim: int, text_dim: int | None) -> None:
+    def __init__(self, config: Any, facts: TaskFacts) -> None:
         super().__init__(config)
-        self.tower = build_tower(config.tower, input_dim)
-        self.text: TextSide = TEXT_SIDES.build(config.text, text_dim, self.tower.output_dim, config.llm)
+        self.tower = build_tower(config.tower, facts)
+        self.text: TextSide = TEXT_SIDES.build(config.text, facts.text_dim, self.tower.output_dim, config.llm)
         self.temperature = Temperature(config.compat.constant_scale)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return {"tower": self.tower, "text": self.text, "temperature": self.temperature}
+
+    @classmethod
+    def title(cls, config: Any) -> str:
+        return "Grounded tower"
+
+    @classmethod
+    def learns(cls, config: Any) -> set[str]:
+        return super().learns(config) | {"text", "temperature"}
 
     @staticmethod
     def facts(config: Any) -> dict[str, str]:
@@ -236,12 +241,15 @@ class Grounding(Model):
         }
 
     def reader(self) -> GroundingReader:
-        return GroundingReader(self.tower.collate, self.text.reader())
+        return GroundingReader(self.tower.reader(), self.text.reader())
 
     def forward(self, batch: GroundingBatch) -> Tensor:
-        """Each node's state, text and neighbours' text, shape ``[3, b, d]``, float32; their products are scaled similarities."""
-        texts = self.text(batch.texts)
-        vectors = torch.stack([self.tower(batch.inputs)[batch.first].float(), texts[:, 0].float(), texts[:, 1:].float().mean(dim=1)])
+        """Each input's state, text and neighbours' text, if it has any, shape ``[3, b, d]`` or ``[2, b, d]``, float32; their products are
+        scaled similarities."""
+        texts = self.text(batch.texts).float()
+        states = self.tower.summary(self.tower(batch.inputs.joined), batch.inputs.lengths).float()
+        around = [texts[:, 1:].mean(dim=1)] if texts.shape[1] > 1 else []
+        vectors = torch.stack([states, texts[:, 0], *around])
         # Each as long as the root of the scale, which so needs no place of its own: not in exchanges, not in what is validated.
         scaled: Tensor = functional.normalize(vectors, dim=2) * self.temperature().sqrt()
         return scaled
@@ -254,20 +262,22 @@ class Grounding(Model):
         return self._contrast(everyone, slice(before, before + len(batch.ids)))
 
     def _contrast(self, everyone: Tensor, own: slice) -> Tensor:
-        """Losses of some of the samples of ``[3, n, d]`` among all of them, shape ``[k]``."""
-        nodes, texts, around = everyone
-        losses: Tensor = contrast(nodes, texts, own) + self.config.around * (contrast(nodes, around, own) + contrast(texts, around, own))
+        """Losses of some of the samples of :meth:`forward` among all of them, shape ``[k]``."""
+        states, texts, *around = everyone
+        losses = contrast(states, texts, own)
+        for others in around:
+            losses = losses + self.config.around * (contrast(states, others, own) + contrast(texts, others, own))
         return losses
 
     def validate(self, batch: GroundingBatch) -> dict[str, Tensor]:
-        """The three vectors of each sample, shape ``[b, d]`` each: only all of them together give figures."""
-        return dict(zip(("nodes", "texts", "around"), self.forward(batch), strict=True))
+        """The vectors of each sample, shape ``[b, d]`` each: only all of them together give figures."""
+        return dict(zip(("states", "texts", "around"), self.forward(batch), strict=False))
 
     def summarize(self, found: Mapping[str, Tensor]) -> dict[str, float]:
-        """``loss`` among all samples of the set, and how well a node finds its text among all texts: ``recall@1``, ``recall@10``
+        """``loss`` among all samples of the set, and how well an input finds its text among all texts: ``recall@1``, ``recall@10``
         and the mean reciprocal rank ``mrr``. More samples are harder to tell apart, so the loss is none to be held against training's."""
-        everyone = torch.stack([found["nodes"], found["texts"], found["around"]])
-        rank = ranks(found["nodes"], found["texts"])
+        everyone = torch.stack([found[name] for name in ("states", "texts", "around") if name in found])
+        rank = ranks(found["states"], found["texts"])
         return {
             "loss": torch.cat([self._contrast(everyone, own) for own in _chunks(len(rank))]).mean().item(),
             "recall@1": (rank <= 1).float().mean().item(),

@@ -114,12 +114,16 @@ def load_tokenizer(config: LLMConfig) -> Any:
 def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) -> Any:
     """The model, frozen, in eval mode; on the processor, or, quantized, on this process's GPU where there is one.
 
+    Where torch makes new tensors on the meta device, it has shapes and no weights, and its files are not read.
+
     Raises:
         GraphGPTError: it cannot be found or reached, is damaged, or would run code that lies in its folder; the message names the path.
     """
     import transformers
     from transformers import AutoModelForCausalLM
 
+    if torch.get_default_device().type == "meta":
+        return AutoModelForCausalLM.from_config(load_config(config)).requires_grad_(False).eval()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     dtype = getattr(torch, config.dtype)

@@ -10,7 +10,7 @@ from graphgpt.metrics import LOSS, Metric
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import Prediction
-from graphgpt.registry import TEXT_ENCODERS
+from graphgpt.registry import TEXT_ENCODERS, TOWERS
 
 
 class Example(Protocol):
@@ -65,12 +65,6 @@ class Model(nn.Module, ABC):
     """
 
     Config: ClassVar[type]
-    parts: ClassVar[tuple[str, ...]]
-    """Attributes that are modules of its own, in a checkpoint a file each."""
-    rates: ClassVar[Mapping[str, str]] = {}
-    """Which of ``runner.lr`` a part learns with, where it is not the one of its name; ``other`` where neither is there."""
-    title: ClassVar[str] = "This model"
-    """What tables of results call it."""
     reads_words: ClassVar[bool] = True
     """Whether it reads a question's words, or its inputs alone."""
     validated: ClassVar[tuple[Metric, ...]] = (LOSS,)
@@ -95,6 +89,43 @@ class Model(nn.Module, ABC):
         Raises:
             GraphGPTError: it cannot learn the task.
         """
+
+    @property
+    @abstractmethod
+    def parts(self) -> Mapping[str, nn.Module]:
+        """What of it goes into a checkpoint, by the name of the file, which may lie in a folder: ``graph/projector``."""
+
+    @classmethod
+    def towers(cls, config: Any) -> dict[str, Any]:
+        """Towers of a ``Config``, by what they read."""
+        return {TOWERS.get(config.tower.name).modality: config.tower}
+
+    @classmethod
+    def title(cls, config: Any) -> str:
+        """What tables of results call a model of a ``Config``."""
+        return "This model"
+
+    @classmethod
+    def learns(cls, config: Any) -> set[str]:
+        """With which of ``runner.lr`` something of a model of this ``Config`` learns; what is none of them learns with ``other``."""
+        trained = any(tower.train and TOWERS.get(tower.name).has_weights for tower in cls.towers(config).values())
+        return {"tower"} if trained else set()
+
+    @staticmethod
+    def rate_of(name: str) -> str:
+        """Which of ``runner.lr`` a parameter learns with, from its full name; ``other`` where there is none of that name."""
+        return name.partition(".")[0]
+
+    @classmethod
+    def hand_over_problems(cls, config: Any, theirs: Mapping[str, Any], path: str) -> list[str]:
+        """What keeps a model of a ``Config`` from starting at a checkpoint of the same class, one sentence each.
+
+        Args:
+            config: The ``Config``.
+            theirs: The checkpoint's, as plain data.
+            path: Of the checkpoint, for the sentences.
+        """
+        return [f"stage1: a '{config.name}' has one stage; model.tower.init_from={path} starts with the tower of that run."]
 
     @abstractmethod
     def reader(self) -> Reader:

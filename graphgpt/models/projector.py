@@ -1,6 +1,7 @@
 """What a projector is: tower states into the language model's embedding space."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -37,6 +38,11 @@ class Projector(nn.Module, ABC):
         self.config = config
         self.dropout = nn.Dropout(config.dropout)
 
+    @classmethod
+    def num_tokens(cls, config: Any, states: int) -> int:
+        """How many tokens it makes of an input of so many states."""
+        return states
+
     @abstractmethod
-    def forward(self, states: Tensor) -> Tensor:
-        """Tower states ``[N, input_dim]`` to tokens ``[N, output_dim]``."""
+    def forward(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Tower states ``[N, input_dim]`` to tokens ``[M, output_dim]``; ``lengths`` is how many states each input has."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from graphgpt.models.decoding import Decoding
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.processor import Example, Processor
 
 #: What a tokenizer makes of a character of which some bytes are still to come.
@@ -14,7 +14,7 @@ UNFINISHED = "\ufffd"
 
 
 def write_answer(
-    model: GraphLLM,
+    model: MultimodalLLM,
     processor: Processor,
     prompt: Example,
     max_new_tokens: int,
@@ -23,7 +23,7 @@ def write_answer(
     seed: int = 0,
     turn: AbstractContextManager[object],
 ) -> Iterator[str]:
-    """The pieces of an answer; joined, and greedily, the text of ``GraphLLM.generate``: without special tokens and space around it.
+    """The pieces of an answer; joined, and greedily, the text of ``MultimodalLLM.generate``: without special tokens and space around it.
 
     Args:
         model: In eval mode.

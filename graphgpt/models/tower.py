@@ -11,11 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from graphgpt.errors import CheckpointError
+from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import folder_with, there_are
 from graphgpt.graphs.subgraph import Pool
 from graphgpt.installation import typed
 from graphgpt.models.fit import check_fit
+from graphgpt.prompts.facts import TaskFacts
+from graphgpt.prompts.reader import TowerReader
 from graphgpt.records import Named, Origin, read_record
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
@@ -47,10 +49,14 @@ class Tower(nn.Module, ABC):
 
     Args:
         config: The tower's ``Config``.
-        input_dim: Width of the raw inputs' features.
+        input_dim: Width of the raw inputs' features, 0 where the tower knows it.
     """
 
     Config: ClassVar[type[TowerConfig]] = TowerConfig
+    modality: ClassVar[str]
+    """What it reads, in one word."""
+    measured: ClassVar[bool] = True
+    """Whether data decide how wide its inputs are."""
     output_dim: int
     """Width of the vectors that ``forward`` returns."""
     has_weights: ClassVar[bool] = True
@@ -76,21 +82,24 @@ class Tower(nn.Module, ABC):
         self.config = config
         self.input_dim = input_dim
 
-    @staticmethod
     @abstractmethod
-    def collate(inputs: Sequence[Any]) -> Any:
-        """Join the inputs of a batch into one object with a ``to(device)``, so that the tower runs once per step."""
+    def reader(self) -> TowerReader:
+        """What reads inputs for it, in this process or another."""
 
     @abstractmethod
     def forward(self, inputs: Any) -> Tensor:
-        """Vectors of all inputs of a batch, one after the other, shape ``[N, output_dim]``."""
+        """States of all inputs of a batch, as the reader joins them, one after the other, shape ``[N, output_dim]``."""
+
+    @abstractmethod
+    def summary(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
+        """One vector per input out of all their states: ``[N, output_dim]`` to ``[k, output_dim]``."""
 
 
 class TowerCard(TypedDict):
     """``tower.json``."""
 
     tower: Named
-    input_dim: Annotated[int, Field(ge=1)]
+    input_dim: Annotated[int, Field(ge=0)]
     imported: NotRequired[Origin]
 
 
@@ -107,25 +116,31 @@ def describe_tower(config: TowerConfig, input_dim: int) -> dict[str, Any]:
     return {"tower": fields, "input_dim": input_dim}
 
 
-def find_tower(path: str | Path) -> Path:
-    """The folder of tower weights that ``path`` is, or, for a run folder, holds.
+def find_tower(path: str | Path, modality: str = "graph") -> Path:
+    """The folder of a tower's weights that ``path`` is or, for a run folder, holds.
+
+    Args:
+        path: Of either, or a checkpoint.
+        modality: What the tower reads, for a checkpoint may hold several.
 
     Raises:
         CheckpointError: there is none.
     """
-    if (found := folder_with(TOWER_CARD, path)) is not None:
-        return found
+    for card in (TOWER_CARD, f"{modality}/{TOWER_CARD}"):
+        if (found := folder_with(card, path)) is not None:
+            return (found / card).parent
     makes = f"{typed('train', 'experiment=stage0')} and graphgpt weights import make one"
-    raise CheckpointError(f"{path} holds no weights of a tower: it has no {TOWER_CARD} ({makes}){there_are(TOWER_CARD, path)}.")
+    others = there_are(TOWER_CARD, path) or there_are(f"{modality}/{TOWER_CARD}", path)
+    raise CheckpointError(f"{path} holds no weights of a tower: it has no {TOWER_CARD} ({makes}){others}.")
 
 
-def tower_card(folder: str | Path) -> dict[str, Any]:
+def tower_card(folder: str | Path, modality: str = "graph") -> dict[str, Any]:
     """What ``tower.json`` of a folder that :func:`find_tower` finds says: ``tower``, a config's fields, and ``input_dim``.
 
     Raises:
         CheckpointError: there is no such file, or it cannot be read.
     """
-    file = find_tower(folder) / TOWER_CARD
+    file = find_tower(folder, modality) / TOWER_CARD
     return dict(read_record(file, TowerCard, "the card of a tower"))
 
 
@@ -134,7 +149,7 @@ def tower_problems(config: TowerConfig) -> list[str]:
     if config.init_from is None:
         return []
     try:
-        made_for = tower_card(config.init_from)["tower"]
+        made_for = tower_card(config.init_from, TOWERS.get(config.name).modality)["tower"]
     except CheckpointError as error:
         return [f"model.tower.init_from: {error}"]
     ours = dataclasses.asdict(config)
@@ -145,13 +160,24 @@ def tower_problems(config: TowerConfig) -> list[str]:
     ]
 
 
-def build_tower(config: Any, input_dim: int) -> Tower:
+def build_tower(config: Any, facts: TaskFacts) -> Tower:
     """The tower of a config, with the weights that its ``init_from`` names, if any; frozen unless it says ``train``.
+
+    Args:
+        config: A tower's ``Config``.
+        facts: Of the task: how wide its inputs are.
 
     Raises:
         CheckpointError: there are no such weights, or they do not fit.
+        GraphGPTError: the task has no input that it could read.
     """
-    tower: Tower = TOWERS.build(config, input_dim).requires_grad_(config.train)
+    cls = TOWERS.get(config.name)
+    if cls.measured and cls.modality not in facts.widths:
+        raise GraphGPTError(
+            f"task.name: '{facts.task}' brings no {cls.modality}, so nothing tells how many features model.tower.name={config.name} has to "
+            f"read; choose a model that reads no {cls.modality}."
+        )
+    tower: Tower = TOWERS.build(config, facts.widths.get(cls.modality, 0)).requires_grad_(config.train)
     if config.init_from is not None:
         load_tower(tower, config.init_from)
     return tower
@@ -163,19 +189,25 @@ def load_tower(tower: Tower, folder: str | Path) -> None:
     Raises:
         CheckpointError: the folder is none, or its tensors do not fit.
     """
-    card = tower_card(folder)
+    card = tower_card(folder, tower.modality)
     if card["input_dim"] != tower.input_dim:
         raise CheckpointError(f"{folder} has a tower for {card['input_dim']} features per node; the graph has {tower.input_dim}.")
-    state = load_tensors(find_tower(folder) / TOWER_TENSORS)
+    state = load_tensors(find_tower(folder, tower.modality) / TOWER_TENSORS)
     check_fit(folder, "tower", state, tower.state_dict())
     tower.load_state_dict(state)
 
 
-class GraphTower(Tower):
-    """Base of towers that read subgraphs; a subclass says how the nodes of their disjoint union are encoded."""
+@dataclasses.dataclass(frozen=True)
+class GraphReader:
+    """Joins subgraphs into one graph without edges between them."""
 
-    @staticmethod
-    def collate(inputs: "Sequence[GraphInput]") -> "Batch":
+    def num_states(self, item: "GraphInput") -> int:
+        return item.num_tokens
+
+    def cost(self, item: "GraphInput") -> int:
+        return len(item.x)
+
+    def collate(self, inputs: "Sequence[GraphInput]") -> "Batch":
         from torch_geometric.data import Batch, Data
 
         joined: Batch = Batch.from_data_list([Data(x=item.x, edge_index=item.edge_index) for item in inputs])
@@ -187,6 +219,20 @@ class GraphTower(Tower):
         joined.pool_weight = torch.cat([pool.weight for pool in pools])
         joined.num_tokens = int(starts[-1])
         return joined
+
+
+class GraphTower(Tower):
+    """Base of towers that read subgraphs; a subclass says how the nodes of their disjoint union are encoded."""
+
+    modality = "graph"
+
+    def reader(self) -> TowerReader:
+        return GraphReader()
+
+    def summary(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Of each subgraph its first state, which is that of the node that it was sampled around."""
+        sizes = torch.tensor(lengths)
+        return states[(sizes.cumsum(0) - sizes).to(states.device)]
 
     @abstractmethod
     def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:

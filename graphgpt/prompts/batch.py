@@ -1,15 +1,15 @@
 """Batches as token trees.
 
-Sequences that begin alike share their beginning: a batch's constant instruction stands once, a prompt's candidate answers
-hang below it, and common beginnings of candidates below each other. The tree is laid out as one sequence in which a token
+Sequences that begin alike share their beginning, equal inputs in it too: a batch's constant instruction stands once, and so does a
+picture that several questions are about; a prompt's candidate answers hang below it, and common beginnings of candidates below each
+other. The tree is laid out as one sequence in which a token
 attends to its own path only and has the position it would have there, so every path's result is what it would be alone.
 Training, packing without padding, prefix sharing and candidate scoring are this one mechanism.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from torch import Tensor
 
 from graphgpt.prompts.instruction import ModalityInput
 from graphgpt.prompts.processor import IGNORE, Example
-
-#: Turns the inputs of a batch into what the tower's forward takes.
-CollateInputs = Callable[[Sequence[ModalityInput]], Any]
+from graphgpt.prompts.reader import Inputs, Readers, collate_inputs
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Batch:
         answer: Which answer the prediction belongs to, shape ``[p]``, int64.
         num_answers: a.
         ids: Names of the samples.
-        inputs: What the tower takes, in the order of the patches; None for a batch of text only.
+        inputs: By modality what its tower takes, in the order in which their tokens stand; only of those that there are.
     """
 
     input_ids: Tensor
@@ -73,7 +71,7 @@ class Batch:
     answer: Tensor
     num_answers: int
     ids: tuple[str, ...]
-    inputs: Any | None
+    inputs: dict[str, Inputs]
 
     @property
     def num_tokens(self) -> int:
@@ -99,7 +97,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if hasattr(value, "to")}
-        return replace(self, branches=tuple(branch.to(device) for branch in self.branches), **moved)
+        inputs = {name: own.to(device) for name, own in self.inputs.items()}
+        return replace(self, branches=tuple(branch.to(device) for branch in self.branches), inputs=inputs, **moved)
 
 
 @dataclass
@@ -109,10 +108,12 @@ class TokenTree:
     Args:
         before: How many tokens stand before the tree and are seen by all of it.
         trunk: Token ids that all of the tree begins with.
+        inputs: Those in the trunk; whoever adds tokens adds the inputs that stand in them, in that order.
     """
 
     before: int = 0
     trunk: Sequence[int] = ()
+    inputs: list[ModalityInput] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ids = list(self.trunk)
@@ -128,6 +129,21 @@ class TokenTree:
         self.parents.append(parent)
         self.ends.append(len(self.ids) - 1)
         return len(self.parents) - 1
+
+    def stems(self, examples: Sequence[Example], shared: int) -> Iterator[tuple[int, int]]:
+        """For each example the segment that it is to be added below, and how many of its tokens stand there and above already.
+
+        Neighbours that go on alike below the trunk, past an equal input, get a segment for what they share, with the input in it.
+        """
+        for _, run in itertools.groupby(examples, key=lambda example: _next_input(example, shared)):
+            alike = [*run]
+            length = common_prompt(alike)
+            if length <= shared or not _read(alike[0], shared, length):
+                yield from ((-1, shared) for _ in alike)
+                continue
+            stem = self.add(alike[0].ids[shared:length])
+            self.inputs += _read(alike[0], shared, length)
+            yield from ((stem, length) for _ in alike)
 
     def branches(self) -> tuple[Branch, ...]:
         """What hangs below the trunk, cut wherever no later token sees an earlier one."""
@@ -157,12 +173,9 @@ class TokenTree:
         segments = np.repeat(np.arange(end - first), lengths)
         return Branch(len(segments), torch.from_numpy(np.tril(visible[segments][:, segments])))
 
-    def batch(
-        self, predictions: Sequence[tuple[int, int, int]], num_answers: int, examples: Sequence[Example], collate: CollateInputs
-    ) -> Batch:
+    def batch(self, predictions: Sequence[tuple[int, int, int]], num_answers: int, examples: Sequence[Example], readers: Readers) -> Batch:
         """The finished tree with its predictions, each (source token, target id, answer)."""
         source, target, answer = torch.tensor(predictions, dtype=torch.int64).reshape(-1, 3).unbind(dim=1)
-        inputs = [item for example in examples for item in example.inputs]
         return Batch(
             input_ids=torch.tensor(self.ids),
             position_ids=torch.tensor(self.positions),
@@ -174,26 +187,27 @@ class TokenTree:
             answer=answer.contiguous(),
             num_answers=num_answers,
             ids=tuple(example.id for example in examples),
-            inputs=collate(inputs) if inputs else None,
+            inputs=collate_inputs(readers, self.inputs),
         )
 
 
-def training_batch(examples: Sequence[Example], collate: CollateInputs) -> Batch:
+def training_batch(examples: Sequence[Example], readers: Readers) -> Batch:
     """All examples below their common beginning; each example is one answer."""
     shared = common_prompt(examples)
-    tree = TokenTree(trunk=examples[0].ids[:shared])
+    tree = TokenTree(trunk=examples[0].ids[:shared], inputs=_read(examples[0], 0, shared))
     predictions = []
-    for number, example in enumerate(examples):
-        start = len(tree.ids)
-        tree.add(example.ids[shared:])
-        for offset, label in enumerate(example.labels[shared:]):
-            source = (start + offset if offset else shared) - 1
+    for number, (example, (parent, known)) in enumerate(zip(examples, tree.stems(examples, shared), strict=True)):
+        start, before = len(tree.ids), shared - 1 if parent < 0 else tree.ends[parent]
+        tree.add(example.ids[known:], parent)
+        tree.inputs += _read(example, known)
+        for offset, label in enumerate(example.labels[known:]):
+            source = start + offset - 1 if offset else before
             if label != IGNORE and source >= 0:
                 predictions.append((source, label, number))
-    return tree.batch(predictions, len(examples), examples, collate)
+    return tree.batch(predictions, len(examples), examples, readers)
 
 
-def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]], collate: CollateInputs, before: int = 0) -> Batch:
+def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]], readers: Readers, before: int = 0) -> Batch:
     """All prompts below their common beginning, and below each of them every candidate.
 
     Candidates that begin alike share those tokens, and a candidate's last token is only predicted, never read. Answer
@@ -201,10 +215,11 @@ def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]
     elsewhere.
     """
     shared = max(before, common_prompt(prompts))
-    tree = TokenTree(before, prompts[0].ids[before:shared])
+    tree = TokenTree(before, prompts[0].ids[before:shared], _read(prompts[0], before, shared))
     predictions = []
-    for i, prompt in enumerate(prompts):
-        stem = tree.add(prompt.ids[shared:])
+    for i, (prompt, (parent, known_tokens)) in enumerate(zip(prompts, tree.stems(prompts, shared), strict=True)):
+        stem = tree.add(prompt.ids[known_tokens:], parent)
+        tree.inputs += _read(prompt, known_tokens)
         known: dict[tuple[int, ...], int] = {(): stem}
         for j, candidate in enumerate(candidates):
             for k, token in enumerate(candidate):
@@ -212,16 +227,34 @@ def scoring_batch(prompts: Sequence[Example], candidates: Sequence[Sequence[int]
                 if path not in known:
                     known[path] = tree.add(path[-1:], known[path[:-1]])
                 predictions.append((tree.ends[known[path]], token, i * len(candidates) + j))
-    return tree.batch(predictions, len(prompts) * len(candidates), prompts, collate)
+    return tree.batch(predictions, len(prompts) * len(candidates), prompts, readers)
 
 
 def common_prompt(examples: Sequence[Example]) -> int:
-    """How many tokens all examples begin with alike, before any modality token or answer; leaves each at least one."""
+    """How many tokens all examples begin with alike, equal inputs among them, before any answer; leaves each at least one."""
     if len(examples) < 2:
         return 0
     columns = zip(*(example.ids for example in examples), strict=False)
     prefix = [tokens[0] for tokens in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)]
     limit = min(len(example.ids) for example in examples) - 1
-    stops = [i for i, token in enumerate(prefix) if token < 0]
     answers = [i for example in examples for i, label in enumerate(example.labels[: len(prefix)]) if label != IGNORE]
-    return max(0, min([len(prefix), limit, *stops[:1], *answers]))
+    length = max(0, min([len(prefix), limit, *answers]))
+    for place, (start, end) in enumerate(examples[0].spans):
+        if start >= length:
+            break
+        whole = end <= length and all(example.spans[place : place + 1] == ((start, end),) for example in examples)
+        if not (whole and all(example.inputs[place].key == examples[0].inputs[place].key for example in examples)):
+            return start
+    return length
+
+
+def _read(example: Example, start: int, end: int | None = None) -> list[ModalityInput]:
+    """The inputs of an example that stand in a part of its tokens."""
+    places = zip(example.inputs, example.spans, strict=True)
+    return [item for item, (first, _) in places if start <= first and (end is None or first < end)]
+
+
+def _next_input(example: Example, start: int) -> str:
+    """The key of the first input from a place on; empty where there is none."""
+    read = _read(example, start)
+    return read[0].key if read else ""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 #: Stands where a text was cut.
@@ -20,19 +19,18 @@ class ModalityInput(Protocol):
     """What it is, in one word: ``graph``."""
 
     @property
-    def num_tokens(self) -> int:
-        """How many tokens it takes in the prompt."""
+    def key(self) -> str:
+        """Identifies its content: equal inputs have equal keys."""
+        ...
+
+    @property
+    def shown(self) -> str:
+        """What stands for it where a prompt is shown to people, such as ``<graph: 5 tokens>``."""
         ...
 
 
 #: What a message is made of.
 Part = str | ModalityInput
-
-
-def first_tokens(inputs: Sequence[ModalityInput]) -> Tensor:
-    """Place of each input's first token among the tokens of all, shape ``[len(inputs)]``, int64."""
-    sizes = torch.tensor([item.num_tokens for item in inputs])
-    return sizes.cumsum(0) - sizes
 
 
 @dataclass(frozen=True, init=False)
@@ -65,7 +63,7 @@ class Message:
     @property
     def shown(self) -> str:
         """The content as one text for people; ``<graph: 5 tokens>`` where an input stands."""
-        return "".join(part if isinstance(part, str) else f"<{part.modality}: {part.num_tokens} tokens>" for part in self.content)
+        return "".join(part if isinstance(part, str) else part.shown for part in self.content)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """From an instruction to token ids and labels."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,14 +9,11 @@ from typing import Any, Literal
 
 from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
+from graphgpt.prompts.reader import ModalityReader, Readers
 from graphgpt.prompts.template import Piece, Template
 
 #: Label of a token that the model does not learn to write.
 IGNORE = -100
-
-# Modality tokens are ids below zero: they cannot clash with any vocabulary, and the language model's stays as it is.
-PATCH, START, END, BLANK = -1, -2, -3, -4
-
 
 #: A text with fewer characters is left as it is.
 SHORTEST = 16
@@ -33,32 +31,28 @@ def lowering(limits: Sequence[str]) -> list[str]:
     return [f"lower {' or '.join(limits)}"] if limits else []
 
 
-@dataclass(frozen=True)
-class Modality:
-    """How inputs of one kind appear in prompts.
-
-    Args:
-        last_only: Of several inputs, only the last is read; the others leave ``BLANK`` where their tokens would be.
-    """
-
-    last_only: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """A tokenised instruction.
 
     Args:
         id: The instruction's.
-        ids: Token ids; ``PATCH`` where a tower's token goes (``BLANK`` where none shall), ``START`` and ``END`` around each input.
+        ids: Token ids, below zero where an input stands (see ``graphgpt.prompts.tokens``).
         labels: As long as ``ids``: the id where supervised, else ``IGNORE``.
-        inputs: In the order of their patches.
+        inputs: Those that are read, in their order.
+        spans: Where each of them stands in ``ids``: its first token, and the one behind its last.
     """
 
     id: str
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     inputs: tuple[ModalityInput, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    def first(self, length: int) -> "Example":
+        """The first so many tokens, with the inputs in them; no input may be cut."""
+        read = sum(end <= length for _, end in self.spans)
+        return replace(self, ids=self.ids[:length], labels=self.labels[:length], inputs=self.inputs[:read], spans=self.spans[:read])
 
     @property
     def num_tokens(self) -> int:
@@ -75,18 +69,18 @@ class Processor:
         tokenizer: Of the language model.
         template: Conversation template.
         max_length: Longest sequence, in tokens.
-        modality: How inputs appear in prompts.
+        readers: How inputs appear in prompts, by modality.
         too_long: What becomes of a longer sample, see ``TooLong``.
     """
 
     def __init__(
-        self, tokenizer: Any, template: Template, max_length: int, modality: Modality | None = None, too_long: TooLong = "raise"
+        self, tokenizer: Any, template: Template, max_length: int, readers: Readers | None = None, too_long: TooLong = "raise"
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
         self.too_long = too_long
-        self.modality = modality or Modality()
+        self.readers = readers or {}
 
     def __call__(self, instruction: Instruction) -> Example:
         """Tokenise a conversation whose answers are known.
@@ -184,15 +178,30 @@ class Processor:
     def _join(self, instruction: Instruction, pieces: Sequence[Piece], encoded: Encoded) -> Example:
         ids: list[int] = []
         labels: list[int] = []
-        inputs = instruction.inputs
-        read = inputs[-1:] if self.modality.last_only else inputs
-        tokens = iter([BLANK] * (len(inputs) - len(read)) + [PATCH] * len(read))
+        inputs: list[ModalityInput] = []
+        spans: list[tuple[int, int]] = []
+        to_come = Counter(part.modality for piece in pieces if not isinstance(part := piece.part, str))
         for piece in pieces:
             part = piece.part
-            new = encoded[part, piece.literal] if isinstance(part, str) else [START, *[next(tokens)] * part.num_tokens, END]
+            if isinstance(part, str):
+                new = encoded[part, piece.literal]
+            else:
+                to_come[part.modality] -= 1
+                reader = self._reader(part, instruction)
+                read = not (reader.last_only and to_come[part.modality])
+                new = reader.ids(part, read)
+                if read:
+                    inputs.append(part)
+                    spans.append((len(ids), len(ids) + len(new)))
             ids += new
             labels += new if piece.supervised else [IGNORE] * len(new)
-        return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=read)
+        return Example(id=instruction.id, ids=tuple(ids), labels=tuple(labels), inputs=tuple(inputs), spans=tuple(spans))
+
+    def _reader(self, part: ModalityInput, instruction: Instruction) -> ModalityReader:
+        if (reader := self.readers.get(part.modality)) is None:
+            reads = ", ".join(self.readers) or "words alone"
+            raise DataError(f"Sample '{instruction.id}' has a {part.modality}, and this model reads {reads}: choose a model that reads it.")
+        return reader
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Join neighbouring prompt texts, so that tokens form across them as they do in the whole text.

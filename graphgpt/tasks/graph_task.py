@@ -12,9 +12,9 @@ from graphgpt.errors import amount
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
-from graphgpt.graphs.subgraph import Subgraph, sample_subgraph
+from graphgpt.graphs.subgraph import GraphInput, Subgraph, sample_subgraph
 from graphgpt.prompts.facts import TaskFacts
-from graphgpt.prompts.instruction import GroundingInstruction, Instruction, ModalityInput, Part
+from graphgpt.prompts.instruction import GroundingInstruction, Instruction, Part
 from graphgpt.schema import SPLITS, Kind, Split
 from graphgpt.task import OpenDataset
 from graphgpt.tasks.worded import WordedTask
@@ -97,7 +97,7 @@ class GraphTask(WordedTask):
     def write_split(self, folder: Path) -> None:
         """Write into ``split.csv`` which node is for what."""
         if bool((self.split >= 0).any()):
-            write_split(self.graph, self.split, folder / "split.csv")
+            write_split(self.graph.ids, self.split, folder / "split.csv")
 
     def subgraph(self, centre: int, seed: int, graph: TextAttributedGraph | None = None) -> Subgraph:
         """The neighbourhood of a node that becomes graph tokens, in the task's graph or another with the same nodes."""
@@ -112,7 +112,7 @@ class GraphTask(WordedTask):
             layout=sampler.layout,
         )
 
-    def limits(self, inputs: Sequence[ModalityInput]) -> tuple[str, ...]:
+    def limits(self, inputs: Sequence[Any]) -> tuple[str, ...]:
         """What keeps a prompt with these inputs from being longer, for ``Instruction.limits``."""
         sampler = self.dataset.sampler
         texts = ("task.max_chars",) if self.has_texts(self.config) else ()
@@ -126,7 +126,7 @@ class GraphTask(WordedTask):
         """The chosen wording filled in with words, and with the subgraphs where it has places for them."""
         return self.fill({"graph": self.inputs(subgraphs)}, **words)
 
-    def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[ModalityInput, ...]:
+    def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[GraphInput, ...]:
         """What a tower reads of an item's subgraphs."""
         return tuple(subgraph.input(self.graph) for subgraph in subgraphs)
 

@@ -17,7 +17,7 @@ from graphgpt.graphs.edge_splits import EdgeSplitConfig, split_edges
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import GraphInput, Subgraph
 from graphgpt.metrics import ACCURACY, Metric
-from graphgpt.prompts.instruction import Message, ModalityInput
+from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import SPLITS, Split, configclass
 from graphgpt.task import OpenDataset, generator
@@ -114,7 +114,7 @@ class LinkPrediction(GraphTask):
             subgraphs=tuple(subgraphs),
         )
 
-    def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[ModalityInput, ...]:
+    def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[GraphInput, ...]:
         """Each with the other beside it, for towers that compare them."""
         return partners(*(subgraph.input(self.graph) for subgraph in subgraphs))
 

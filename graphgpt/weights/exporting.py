@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from graphgpt.checkpoints.folder import MANIFEST, checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, verify_files
+from graphgpt.checkpoints.upgrade import part_file
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, GraphGPTError
 from graphgpt.files import atomic_folder, write_json
 from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_weights
 from graphgpt.models.llm import model_folder
+from graphgpt.models.parts import modalities_of
 from graphgpt.models.quantization import QuantizationConfig
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.records import Named, check_shape
@@ -74,7 +76,7 @@ def export_weights(folder: Path, to: Target, out: Path, *, shard: int = SHARD, s
 
 def _write_projector(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -> None:
     """Projector and the two rows, which the original accepts in place of the whole matrix."""
-    tensors = {**_projector(folder, manifest), EMBEDDINGS: _part(folder, "modality_tokens", "weight")["weight"]}
+    tensors = {**_projector(folder, manifest), EMBEDDINGS: _part(folder, "graph/fusion", "weight")["weight"]}
     out.parent.mkdir(parents=True, exist_ok=True)
     tmp = out.with_name(f".{out.name}.tmp")
     try:
@@ -102,7 +104,7 @@ def _write_full(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -
         raise CheckpointError(f"{folder} is for a language model of type '{card['model_type']}'; the original knows 'llama' alone.")
     tower = _tower(folder, manifest)
     kept = _part(folder, RELEASED_ROWS, "patch") if (folder / f"{RELEASED_ROWS}.safetensors").is_file() else {}
-    rows = _part(folder, "modality_tokens", "weight")["weight"]
+    rows = _part(folder, "graph/fusion", "weight")["weight"]
     own = {**_projector(folder, manifest), **{f"{TOWER}{name}": tensor for name, tensor in tower.items()}}
     dtype = base.source.specs[base.names[PER_TOKEN[0]]].dtype
 
@@ -119,7 +121,7 @@ def _write_full(folder: Path, manifest: dict[str, Any], out: Path, shard: int) -
         raise CheckpointError(f"{folder} is for a language model whose output head is its embedding matrix; the original's is not.")
     with atomic_folder(out) as tmp:
         fields = {
-            "graph_hidden_size": _part(folder, "projector", "linear.weight")["linear.weight"].shape[1],
+            "graph_hidden_size": _part(folder, "graph/projector", "linear.weight")["linear.weight"].shape[1],
             "use_graph_start_end": True,
             "use_graph_proj": True,
         }
@@ -151,8 +153,9 @@ def _write_merged(folder: Path, manifest: dict[str, Any], out: Path, shard: int)
         llm.save_pretrained(str(tmp), max_shard_size=shard)
         model.tokenizer.save_pretrained(str(tmp))
         for part in model.parts:
-            if (folder / f"{part}.safetensors").is_file():
-                shutil.copyfile(folder / f"{part}.safetensors", tmp / f"{part}.safetensors")
+            if (file := part_file(folder, part)).is_file():
+                (copy := tmp / f"{part}.safetensors").parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, copy)
 
 
 def _with_rows(matrix: Tensor, more: list[Tensor | None]) -> Tensor:
@@ -164,13 +167,13 @@ def _with_rows(matrix: Tensor, more: list[Tensor | None]) -> Tensor:
 
 
 def _projector(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    if (name := manifest["model"]["projector"]["name"]) != "linear":
+    if (name := _graph(folder, manifest)["projector"]["name"]) != "linear":
         raise CheckpointError(f"{folder} has the projector '{name}'; the original's is 'linear'.")
-    return {name.replace("linear.", PROJECTOR): tensor for name, tensor in _part(folder, "projector", "linear.weight").items()}
+    return {name.replace("linear.", PROJECTOR): tensor for name, tensor in _part(folder, "graph/projector", "linear.weight").items()}
 
 
 def _tower(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    config = manifest["model"]["tower"]
+    config = _graph(folder, manifest)["tower"]
     if (name := config["name"]) != "graph_transformer":
         raise CheckpointError(f"{folder} has the tower '{name}'; the original's is 'graph_transformer'.")
     check_shape(config, OriginalTower, f"{folder / MANIFEST}: its tower cannot be written as the original's")
@@ -178,11 +181,18 @@ def _tower(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
         raise CheckpointError(f"{folder} has a tower with position.name={position}; the original's has none.")
     if (layer := config.get("select_layer", -1)) not in (-1, config["layers"]):
         raise CheckpointError(f"{folder} has a tower with select_layer={layer}; the original's gives its last layer.")
-    return _part(folder, "tower", "W_P.weight")
+    return _part(folder, "graph/tower", "W_P.weight")
+
+
+def _graph(folder: Path, manifest: dict[str, Any]) -> Mapping[str, Any]:
+    """What reads graphs in a checkpoint's model."""
+    if (found := modalities_of(manifest["model"]).get("graph")) is None:
+        raise CheckpointError(f"{folder} is of a model that reads no graph; the original's reads one.")
+    return found
 
 
 def _tower_card(manifest: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
-    config = manifest["model"]["tower"]
+    config = modalities_of(manifest["model"])["graph"]["tower"]
     fields = {theirs: config[ours] for ours, theirs in TOWER_FIELDS.items()}
     return {**fields, "gnn_type": "gt", "gnn_input": state["W_P.weight"].shape[1], "gnn_hid": config["dim"], "num_nodes": 1}
 
@@ -194,9 +204,10 @@ def _refuse_adapters(folder: Path, to: str, instead: str) -> None:
 
 def _part(folder: Path, part: str, matrix: str) -> dict[str, Tensor]:
     """The tensors of a part, of which ``matrix`` has to be one."""
-    tensors = load_tensors(folder / f"{part}.safetensors")
+    file = part_file(folder, part)
+    tensors = load_tensors(file)
     if matrix not in tensors or tensors[matrix].ndim != 2:
-        raise CheckpointError(f"{folder / f'{part}.safetensors'} has no matrix '{matrix}'.")
+        raise CheckpointError(f"{file} has no matrix '{matrix}'.")
     for name, tensor in tensors.items():
-        check_weights(f"{folder / f'{part}.safetensors'}: '{name}'", tensor)
+        check_weights(f"{file}: '{name}'", tensor)
     return tensors

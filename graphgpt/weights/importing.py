@@ -106,7 +106,7 @@ def import_weights(
         return
     card = _beside(source, "config.json")
     parts, vocabulary = _projector_parts(source, layout, card)
-    width = parts["projector"]["linear.weight"].shape[1]
+    width = parts["graph/projector"]["linear.weight"].shape[1]
     chosen = _choose_tower(source, layout, tower, say)
     experiment = _experiment(source, card, llm, base, chosen, compat, overrides)
     if isinstance(chosen, TowerWeights):
@@ -114,14 +114,14 @@ def import_weights(
             raise CheckpointError(
                 f"{source.path}: its projector reads {width} numbers per node; the tower gives {chosen.config.get('output_dim')}."
             )
-        parts["tower"] = chosen.state
+        parts["graph/tower"] = chosen.state
     if experiment.model.compat.last_input_only:
         if RELEASED_ROWS not in parts:
             raise GraphGPTError(
                 f"{source.path} has no row of <g_patch>, which the original puts where it drops a graph; "
                 "leave --compat out, and set what else you want of it with --set."
             )
-        parts["modality_tokens"]["blank"] = parts[RELEASED_ROWS]["patch"]
+        parts["graph/fusion"]["blank"] = parts[RELEASED_ROWS]["patch"]
     own = Base(source, layout.base, vocabulary, shard) if layout.base else None
     facts = _llm_facts(source, layout, experiment.model.llm, own, parts, vocabulary, card, base is not None)
     if base is not None and own is None:
@@ -231,7 +231,7 @@ def _projector_parts(source: TensorFiles, layout: Layout, card: dict[str, Any] |
         )
     for name, tensor in tensors.items():
         check_weights(f"{source.path}: '{name}'", tensor[-len(TOKENS) :])
-    parts = {"projector": projector, "modality_tokens": {"weight": matrix[-2:].float().clone()}}
+    parts = {"graph/projector": projector, "graph/fusion": {"weight": matrix[-2:].float().clone()}}
     if len(matrix) <= len(TOKENS):
         return parts, None
     _check_added(source, len(matrix))
@@ -336,7 +336,7 @@ def _llm_facts(
     Raises:
         CheckpointError: the one that is named is another one.
     """
-    hidden = parts["projector"]["linear.weight"].shape[0]
+    hidden = parts["graph/projector"]["linear.weight"].shape[0]
     facts: dict[str, Any] = {"type": "llama", "hidden_size": hidden, "vocabulary": vocabulary, "fingerprint": None}
     if own is not None:
         facts["fingerprint"] = own.fingerprint(bool((card or {}).get("tie_word_embeddings", False)))

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
-from graphgpt.errors import amount
-from graphgpt.files import file_sha256, folder_with
+from graphgpt.errors import CheckpointError, amount
+from graphgpt.files import file_sha256
 from graphgpt.installation import typed
-from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
+from graphgpt.models.parts import modalities_of
+from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
 from graphgpt.registry import TASKS
 from graphgpt.tensor_files import TensorFiles
 
@@ -61,9 +62,10 @@ def lineage(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         before = "   " * depth + "<- "
         if imported := manifest.get("imported"):
             yield f"{before}{imported['kind']}, imported from {imported['path']} (sha256 {imported['sha256'][:16]})"
-        if weights := manifest["model"]["tower"].get("init_from"):
-            there = folder_with(TOWER_CARD, weights)
-            yield from (before + line for line in _tower(there)) if there else [f"{before}tower  {weights}  (not there any more)"]
+        for modality, parts in modalities_of(manifest["model"]).items():
+            if weights := parts["tower"].get("init_from"):
+                there = _tower_folder(weights, modality)
+                yield from (before + line for line in _tower(there)) if there else [f"{before}tower  {weights}  (not there any more)"]
         if not (parent := manifest.get("parent")):
             return
         path = Path(parent["path"])
@@ -80,6 +82,14 @@ def _state(folder: Path, sha256: str) -> str | None:
     if not (folder / MANIFEST).is_file():
         return "not there any more"
     return None if file_sha256(folder / MANIFEST) == sha256 else "changed since"
+
+
+def _tower_folder(weights: str, modality: str) -> Path | None:
+    """The folder of a tower's weights, None where there is none any more."""
+    try:
+        return find_tower(weights, modality)
+    except CheckpointError:
+        return None
 
 
 def _tower(folder: Path) -> Iterator[str]:

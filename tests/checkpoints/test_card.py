@@ -13,7 +13,7 @@ MANIFEST: dict[str, Any] = {
     "created": "2026-01-02T03:04:05+00:00",
     "task": "node_classification",
     "model": {
-        "name": "graph_llm",
+        "name": "multimodal_llm",
         "llm": {"path": "lmsys/vicuna-7b-v1.5"},
         "tower": {"name": "sgc"},
         "projector": {"name": "linear"},

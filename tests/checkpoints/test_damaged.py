@@ -30,7 +30,7 @@ def test_a_whole_one_is_refused_by_nobody(trained: Trained, tmp_path: Path) -> N
     assert GraphAssistant.from_pretrained(run, trained.graph, device="cpu").classify(1).answer
 
 
-RECORDS = ["manifest.json", "history.json", "scores.json", "tower.json"]
+RECORDS = ["manifest.json", "history.json", "scores.json", "graph/tower.json"]
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -53,10 +53,9 @@ def test_a_record_with_one_thing_wrong(trained: Trained, tmp_path: Path, name: s
         (("task",), "gone", "it has no 'task'."),
         (("format",), "text", "'format' is 'x': input should be a valid integer."),
         (("model", "llm"), "gone", "it has no 'model.llm', though it has an 'llm'."),
-        (("model", "projector"), "gone", "it has no 'model.projector', though it has an 'llm'."),
         (("model", "lora"), "gone", "it has no 'model.lora', though it has an 'llm'."),
         (("llm",), "empty", "its 'llm' is empty, though it has a 'model.lora'."),
-        (("model", "tower"), "null", "'model.tower' is None: input should be a valid dictionary."),
+        (("model", "tower"), "text", "'model.tower' is 'x': input should be a valid dictionary."),
         (("created",), "deep", "it is nested deeper than 64 levels."),
     ],
 )
@@ -165,7 +164,7 @@ def test_paths_out_of_the_folder_are_no_files_of_it(trained: Trained, tmp_path: 
             verify_checkpoint(run)
 
 
-@pytest.mark.parametrize("name", ["projector.safetensors", "tower.safetensors", "modality_tokens.safetensors"])
+@pytest.mark.parametrize("name", ["graph/projector.safetensors", "graph/tower.safetensors", "graph/fusion.safetensors"])
 def test_tensors_that_are_none(trained: Trained, tmp_path: Path, name: str) -> None:
     whole = (trained.checkpoint / name).read_bytes()
     tensors = load_file(trained.checkpoint / name)

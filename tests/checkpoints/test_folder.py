@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graphgpt.checkpoints.folder import (
+    FORMAT,
     checkpoint_experiment,
     checkpoint_problems,
     find_checkpoint,
@@ -26,7 +27,7 @@ from graphgpt.checkpoints.folder import (
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 
 FEATURES = 8
 HISTORY = [{"name": "graph_matching", "steps": [1, 2], "loss": [3.0, 2.5], "val": {}, "seconds": 1.5, "facts": {}}]
@@ -44,14 +45,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*data, "model/llm=tiny_random", "model/tower=sgc"]
 
 
-Build = Callable[..., tuple[ExperimentConfig, GraphLLM]]
+Build = Callable[..., tuple[ExperimentConfig, MultimodalLLM]]
 
 
 @pytest.fixture
 def build(base: list[str]) -> Build:
     """``build(*overrides)``: an experiment, and its model with all weights beside the language model's drawn by the seed."""
 
-    def build(*overrides: str) -> tuple[ExperimentConfig, GraphLLM]:
+    def build(*overrides: str) -> tuple[ExperimentConfig, MultimodalLLM]:
         experiment = check_command_line(ExperimentConfig, "train", [*base, *overrides])
         torch.manual_seed(experiment.seed)
         model = build_for(experiment.model, FEATURES)
@@ -75,13 +76,13 @@ def saved(build: Build, tmp_path: Path) -> Callable[..., Path]:
     return saved
 
 
-def save(folder: Path, experiment: ExperimentConfig, model: GraphLLM) -> Path:
+def save(folder: Path, experiment: ExperimentConfig, model: MultimodalLLM) -> Path:
     facts = {"name": "csv", "fingerprint": "0" * 16, "features": FEATURES}
     save_checkpoint(folder, model, experiment, data=facts, history=HISTORY)
     return folder
 
 
-def state(model: GraphLLM) -> dict[str, Tensor]:
+def state(model: MultimodalLLM) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -103,7 +104,7 @@ def replace_file(folder: Path, name: str, data: bytes) -> None:
     edit_manifest(folder, lambda manifest: manifest["files"].update({name: entry}))
 
 
-def refuses(model: GraphLLM, folder: Path, sentence: str) -> None:
+def refuses(model: MultimodalLLM, folder: Path, sentence: str) -> None:
     """Loading fails with this sentence."""
     with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
         load_checkpoint(model, folder)
@@ -131,13 +132,20 @@ def test_what_is_saved_is_loaded(build: Build, saved: Callable[..., Path], overr
 def test_what_the_folder_holds(saved: Callable[..., Path]) -> None:
     folder = saved(*FULL)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    needed = {"manifest.json", "config.yaml", "history.json", "projector.safetensors", "modality_tokens.safetensors", "tower.safetensors"}
+    needed = {
+        "manifest.json",
+        "config.yaml",
+        "history.json",
+        "graph/projector.safetensors",
+        "graph/fusion.safetensors",
+        "graph/tower.safetensors",
+    }
     assert needed | {"lora/adapter_config.json", "lora/adapter_model.safetensors"} <= files
     manifest = read_manifest(folder)
     assert set(manifest["files"]) == files - {"manifest.json"}
     for name, entry in manifest["files"].items():
         assert entry == {"bytes": (folder / name).stat().st_size, "sha256": content(folder)[name]}
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["task"] == "graph_matching"
     assert manifest["model"]["tower"]["name"] == "graph_transformer"
     assert manifest["llm"]["hidden_size"] == 64
@@ -156,7 +164,7 @@ def test_stage1_of_a_large_model_is_small(build: Build, tmp_path: Path) -> None:
     model = build_for(experiment.model, 128)
     save_checkpoint(tmp_path / "checkpoint", model, experiment, data={}, history=[])
     size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
-    assert (model.projector.linear.weight.shape, size < 5e6) == ((4096, 128), True)
+    assert (model.modalities["graph"].projector.linear.weight.shape, size < 5e6) == ((4096, 128), True)
 
 
 def test_the_language_model_is_not_in_it(saved: Callable[..., Path]) -> None:
@@ -197,7 +205,7 @@ def test_adapters_that_are_new_stay_as_they_are(build: Build, saved: Callable[..
     load_checkpoint(model, folder)
     after = state(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"projector.linear.weight", "projector.linear.bias", "modality_tokens.weight"}
+    assert changed == {f"modalities.graph.{name}" for name in ("projector.linear.weight", "projector.linear.bias", "fusion.weight")}
 
 
 # What does not fit.
@@ -232,13 +240,13 @@ def test_a_folder_without_checkpoint(build: Build, tmp_path: Path) -> None:
 
 def test_a_missing_file(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved()
-    (folder / "projector.safetensors").unlink()
-    refuses(build()[1], folder, f"{folder} is incomplete: projector.safetensors is missing.")
+    (folder / "graph/projector.safetensors").unlink()
+    refuses(build()[1], folder, f"{folder} is incomplete: graph/projector.safetensors is missing.")
 
 
 def test_a_file_cut_short(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved()
-    file = folder / "projector.safetensors"
+    file = folder / "graph/projector.safetensors"
     size = file.stat().st_size
     file.write_bytes(file.read_bytes()[:-1])
     refuses(build()[1], folder, f"{file} has {size - 1:,} bytes, expected {size:,}: it was cut short or changed.")
@@ -246,7 +254,7 @@ def test_a_file_cut_short(build: Build, saved: Callable[..., Path]) -> None:
 
 def test_a_changed_byte(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved()
-    file = folder / "projector.safetensors"
+    file = folder / "graph/projector.safetensors"
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(data)
@@ -255,10 +263,10 @@ def test_a_changed_byte(build: Build, saved: Callable[..., Path]) -> None:
 
 def test_a_newer_format(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved()
-    edit_manifest(folder, lambda manifest: manifest.update(format=2))
-    refuses(build()[1], folder, f"{folder} has checkpoint format 2; this version reads up to 1: update graphgpt.")
+    edit_manifest(folder, lambda manifest: manifest.update(format=FORMAT + 1))
+    refuses(build()[1], folder, f"{folder} has checkpoint format {FORMAT + 1}; this version reads up to {FORMAT}: update graphgpt.")
     assert checkpoint_problems(str(folder), "stage1") == [
-        f"stage1: {folder} has checkpoint format 2; this version reads up to 1: update graphgpt."
+        f"stage1: {folder} has checkpoint format {FORMAT + 1}; this version reads up to {FORMAT}: update graphgpt."
     ]
 
 
@@ -275,19 +283,19 @@ def test_a_manifest_that_is_none(build: Build, saved: Callable[..., Path], text:
     [
         (
             lambda state: {name: tensor for name, tensor in state.items() if name != "linear.bias"},
-            "its projector has no 'linear.bias' (1 of 2 tensors missing).",
+            "its graph/projector has no 'linear.bias' (1 of 2 tensors missing).",
         ),
         (
             lambda state: {f"old.{name}": tensor for name, tensor in state.items()},
-            "its projector has no 'linear.bias' (2 of 2 tensors missing).",
+            "its graph/projector has no 'linear.bias' (2 of 2 tensors missing).",
         ),
         (
             lambda state: state | {"linear.extra": torch.zeros(1)},
-            "its projector has 'linear.extra', which this model's projector has not.",
+            "its graph/projector has 'linear.extra', which this model's graph/projector has not.",
         ),
         (
             lambda state: state | {"linear.bias": torch.zeros(63)},
-            "its projector has 'linear.bias' of shape [63], this model's is [64].",
+            "its graph/projector has 'linear.bias' of shape [63], this model's is [64].",
         ),
     ],
     ids=["missing", "no key matches", "surplus", "misshaped"],
@@ -296,9 +304,9 @@ def test_tensors_that_do_not_fit(
     build: Build, saved: Callable[..., Path], change: Callable[[dict[str, Tensor]], dict[str, Tensor]], sentence: str
 ) -> None:
     folder = saved()
-    file = folder / "projector.safetensors"
+    file = folder / "graph/projector.safetensors"
     save_file(change(load_file(file)), file)
-    replace_file(folder, file.name, file.read_bytes())
+    replace_file(folder, str(file.relative_to(folder)), file.read_bytes())
     refuses(build()[1], folder, f"{folder} does not fit: {sentence}")
 
 
@@ -306,7 +314,7 @@ def test_another_width_of_features(build: Build, saved: Callable[..., Path]) -> 
     folder = saved("model/tower=identity")
     experiment, _ = build("model/tower=identity")
     wider = build_for(experiment.model, FEATURES + 2)
-    refuses(wider, folder, f"{folder} does not fit: its projector has 'linear.weight' of shape [64, 8], this model's is [64, 10].")
+    refuses(wider, folder, f"{folder} does not fit: its graph/projector has 'linear.weight' of shape [64, 8], this model's is [64, 10].")
 
 
 def test_adapters_without_lora(build: Build, saved: Callable[..., Path]) -> None:
@@ -324,7 +332,9 @@ def test_adapters_of_another_rank_or_place(build: Build, saved: Callable[..., Pa
 
 def test_a_tower_with_weights_in_place_of_one_without(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved("model/tower=graph_transformer")
-    with pytest.raises(CheckpointError, match=r"does not fit: its projector|its tower has '.*', which this model's tower has not\.$"):
+    with pytest.raises(
+        CheckpointError, match=r"does not fit: its graph/(projector|tower has '.*', which this model's graph/tower has not\.$)"
+    ):
         load_checkpoint(build()[1], folder)
 
 
@@ -417,7 +427,7 @@ def test_a_save_replaces_the_older_checkpoint(build: Build, saved: Callable[...,
     folder = saved(*FULL)
     save(folder, *build())
     assert not (folder / "lora").exists()
-    assert not (folder / "tower.safetensors").exists()
+    assert not (folder / "graph/tower.safetensors").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
     load_checkpoint(build("seed=3")[1], folder)
 

@@ -242,8 +242,8 @@ def test_forbidden_target_by_way_of_an_allowed_module(good: list[str]) -> None:
         ("model.lora=3", "model.lora: 3 does not fit: ", "dictionary"),
         (
             "model.tower=null",
-            "model.tower: expected 'name' and the fields of one tower",
-            "gat, gcn, gin, gps, graph_transformer, identity, mlp, mpnn, pair_sgc, sage, sgc",
+            "model.tower: must be given (model/tower=...), since model.projector is.",
+            "model/tower",
         ),
     ],
 )

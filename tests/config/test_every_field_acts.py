@@ -29,8 +29,9 @@ from graphgpt.graphs.splits import split_nodes
 from graphgpt.metrics import Declared, Metric
 from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
 from graphgpt.models.tower import build_tower
+from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
-from graphgpt.registry import PROJECTORS, REGISTRIES, TASKS, TEMPLATES, TEXT_ENCODERS, TEXT_SIDES, TOWERS
+from graphgpt.registry import FUSIONS, PROJECTORS, REGISTRIES, TASKS, TEMPLATES, TEXT_ENCODERS, TEXT_SIDES, TOWERS
 from graphgpt.runners.evaluation import evaluate
 from graphgpt.runners.strategies import build_strategy
 from graphgpt.schema import SPLITS, ActsWith, registry_of
@@ -84,6 +85,8 @@ SHOWN_BY = {
     "experiment.resume": f"{TRAINING}::test_killed_and_resumed_is_as_if_never_stopped",
     "experiment.plugins": "test_untrusted_folders.py::test_plugins_that_the_user_names_too_are",
     "experiment.*": COMPOSES,
+    "model/multimodal_llm.fusion": "models/test_modalities.py::test_the_short_form_is_one_modality",
+    "model/multimodal_llm.modalities": "models/test_modalities.py::test_a_mixed_batch_gives_the_losses_of_each_alone",
     "evaluation.name": f"{EVALUATION}::test_the_program_leaves_a_run_folder",
     "evaluation.checkpoint": f"{EVALUATION}::test_every_node_of_the_split_has_a_score_for_every_class",
     "evaluation.dataset": f"{EVALUATION}::test_another_graph",
@@ -116,7 +119,7 @@ SHOWN_BY = {
     "model/*.llm.path": COMPOSES,
     "model/*.llm.revision": f"{HERE}::test_what_a_language_model_is_told",
     "model/*.llm.config_overrides": f"{HERE}::test_what_a_language_model_is_told",
-    "model/graph_llm.quantization.*": f"{QUANTIZATION}::test_settings_reach_bitsandbytes",
+    "model/multimodal_llm.quantization.*": f"{QUANTIZATION}::test_settings_reach_bitsandbytes",
     "model/gnn.llm.*": f"{HERE}::test_what_a_language_model_is_told",
     "model/grounding.llm.*": f"{HERE}::test_what_a_language_model_is_told",
     "model/grounding.around": "models/test_grounding.py::test_the_loss_is_that_of_an_independent_computation",
@@ -193,10 +196,14 @@ TOWER = {"train": True, "dim": 16, "output_dim": 16, "layers": 2, "heads": 4, "d
 
 
 def tower(name: str, data: dict[str, Any]) -> Any:
-    cls = TOWERS.get(name)
     config = tower_config(name, data)
     torch.manual_seed(0)
-    return seen(build_tower(config, graph().features.shape[1]).train(config.train), cls.collate(questions()))
+    built = build_tower(config, graph_facts())
+    return seen(built.train(config.train), built.reader().collate(questions()))
+
+
+def graph_facts(width: int | None = None) -> TaskFacts:
+    return TaskFacts(task="toy", widths={"graph": width or graph().features.shape[1]})
 
 
 def tower_config(name: str, data: dict[str, Any]) -> Any:
@@ -206,7 +213,14 @@ def tower_config(name: str, data: dict[str, Any]) -> Any:
 
 def projector(name: str, data: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    return seen(PROJECTORS.build(parsed(PROJECTORS.get(name).Config, {"name": name} | data), 8, 16, 0.1), torch.ones(5, 8))
+    return seen(PROJECTORS.build(parsed(PROJECTORS.get(name).Config, {"name": name} | data), 8, 16, 0.1), torch.ones(5, 8), (5,))
+
+
+def fusion(name: str, data: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    config = parsed(FUSIONS.get(name).Config, {"name": name} | data)
+    made = FUSIONS.build(config, 0, 16, 0.1)
+    return made.layout(config, 3), [(name, tuple(value.shape)) for name, value in made.named_parameters()]
 
 
 def text(name: str, data: dict[str, Any]) -> Any:
@@ -330,6 +344,7 @@ def runner(name: str, data: dict[str, Any]) -> Any:
 PROBES: dict[str, Probe] = {
     "tower": tower,
     "projector": projector,
+    "fusion": fusion,
     "text": text,
     "text_encoder": text_encoder,
     "template": template,
@@ -361,6 +376,7 @@ VALUES: list[Row] = [
     ("tower/*.version", {}, 2),
     ("tower/*.use_position", {}, True),
     ("projector/*.dropout", {}, 0.5),
+    ("fusion/splice.frame", {}, False),
     ("projector/*.hidden_dim", {}, 5),
     ("text/*.dim", {}, 32),
     ("text/*.layers", {}, 2),
@@ -399,19 +415,19 @@ VALUES: list[Row] = [
     ("dataset/*.node", {}, "dish"),
     ("dataset/*.relation", {}, "tastes like"),
     ("dataset/*.category", {}, "course"),
-    ("model/graph_llm.llm.dtype", {}, "bfloat16"),
-    ("model/graph_llm.llm.attn_implementation", {}, "eager"),
-    ("model/graph_llm.lora.rank", {}, 3),
-    ("model/graph_llm.lora.alpha", {}, 3),
-    ("model/graph_llm.lora.dropout", {}, 0.5),
-    ("model/graph_llm.lora.targets", {}, "qv"),
-    ("model/graph_llm.lora.rslora", {}, True),
-    ("model/graph_llm.lora.dora", {}, True),
-    ("model/graph_llm.max_length", {}, 20),
-    ("model/graph_llm.too_long", {"max_length": 150}, "cut"),
-    ("model/graph_llm.gradient_checkpointing", {}, True),
-    ("model/graph_llm.compat.last_input_only", {}, True),
-    ("model/graph_llm.compat.tower_dropout", {}, True),
+    ("model/multimodal_llm.llm.dtype", {}, "bfloat16"),
+    ("model/multimodal_llm.llm.attn_implementation", {}, "eager"),
+    ("model/multimodal_llm.lora.rank", {}, 3),
+    ("model/multimodal_llm.lora.alpha", {}, 3),
+    ("model/multimodal_llm.lora.dropout", {}, 0.5),
+    ("model/multimodal_llm.lora.targets", {}, "qv"),
+    ("model/multimodal_llm.lora.rslora", {}, True),
+    ("model/multimodal_llm.lora.dora", {}, True),
+    ("model/multimodal_llm.max_length", {}, 20),
+    ("model/multimodal_llm.too_long", {"max_length": 150}, "cut"),
+    ("model/multimodal_llm.gradient_checkpointing", {}, True),
+    ("model/multimodal_llm.compat.last_input_only", {}, True),
+    ("model/multimodal_llm.compat.tower_dropout", {}, True),
     ("runner/lightning.max_steps", {}, 2),
     ("runner/lightning.global_batch_size", {}, 2),
     ("runner/lightning.lr.projector", {"language": True}, 0.1),
@@ -469,7 +485,7 @@ def test_two_values_make_two_things(key: str, tmp_path: Path) -> None:
     _, base, other = row
     if kind == "tower":
         config = tower_config(name, with_value(base, path.split("."), other))
-        experiment = SimpleNamespace(model=SimpleNamespace(tower=config, name="graph_llm", compat=None))
+        experiment = SimpleNamespace(model=SimpleNamespace(tower=config, name="multimodal_llm", compat=None))
         idle = {why.partition(".")[2]: text for why, text in TOWERS.get(name).idle(config, experiment).items()}
         if f"tower.{path}" in idle:  # refused: the other test shows how
             return
@@ -549,7 +565,7 @@ REFUSED = {
     "runner.strategy.offload=true": "runner.strategy.offload=true: acts only with runner.strategy.name=deepspeed, and that is single.",
     "runner.lr.lora=0.1": "runner.lr.lora=0.1: acts only with model.lora.rank above 0, and that is 0.",
     "runner.lr.tower=0.1": "runner.lr.tower=0.1: acts only with model.tower.train=true, and that is false.",
-    "runner.lr.other=0.1": "runner.lr.other=0.1: changes nothing, for model.name=graph_llm has nothing that learns with it.",
+    "runner.lr.other=0.1": "runner.lr.other=0.1: changes nothing, for model.name=multimodal_llm has nothing that learns with it.",
     "runner.val_samples=5": "runner.val_samples=5: acts only with runner.val_every above 0, and that is 0.",
     "runner.checkpoint.mode=max": "runner.checkpoint.mode=max: acts only with runner.checkpoint.monitor given, and that is null.",
     "runner.checkpoint.keep=3 runner.checkpoint.every_n_steps=0": "runner.checkpoint.keep=3: acts only with runner.checkpoint.every_n_steps above 0, and that is 0.",
@@ -603,14 +619,16 @@ TINY = LLMConfig(path="random:tiny")
 
 @pytest.mark.parametrize("name", TOWERS.names())
 def test_towers_say_whether_they_have_weights(name: str) -> None:
-    assert TOWERS.get(name).has_weights == (next(build_tower(tower_config(name, {}), 8).parameters(), None) is not None)
+    assert TOWERS.get(name).has_weights == (next(build_tower(tower_config(name, {}), graph_facts(8)).parameters(), None) is not None)
 
 
 def test_how_much_an_evaluation_does_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     built, kind = make_model(), make_task("node_classification", graph())
     config = EvaluationConfig(name="e", checkpoint="c", generate=True, max_new_tokens=1, writing_batch_size=2, batch_size=1)
     at_once: list[int] = []
-    monkeypatch.setattr(type(built), "generate", lambda self, prompts, *_: at_once.append(len(prompts)) or [""] * len(prompts))
+    monkeypatch.setattr(
+        "graphgpt.models.answering.generate", lambda model, prompts, *_: at_once.append(len(prompts)) or [""] * len(prompts)
+    )
     instructions = [kind.instruction(item, seed=0, training=False) for item in range(5)]
     assert len(list(built.predictions(kind.candidates, instructions, config))) == 5
     assert at_once == [2, 2, 1]

@@ -21,7 +21,7 @@ HOW = {"centre": st.integers(0, NUM_NODES - 1), "hops": st.integers(0, 3), "fano
 def tokens(*subgraphs: Subgraph, graph: TextAttributedGraph) -> Tensor:
     """What a tower that changes nothing makes of subgraphs."""
     tower: GraphTower = Identity(Identity.Config(name="identity"), graph.features.shape[1])
-    return tower(tower.collate([subgraph.input(graph) for subgraph in subgraphs]))
+    return tower(tower.reader().collate([subgraph.input(graph) for subgraph in subgraphs]))
 
 
 def children(subgraph: Subgraph, node: int) -> list[int]:

@@ -34,11 +34,12 @@ class Thing:
 
 
 def test_kinds_and_what_ships() -> None:
-    assert set(REGISTRIES) == {"model", "tower", "projector", "text", "dataset", "text_encoder", "task", "template", "runner"}
+    assert set(REGISTRIES) == {"model", "tower", "projector", "fusion", "text", "dataset", "text_encoder", "task", "template", "runner"}
     shipped = {
-        "model": {"graph_llm"},
+        "model": {"multimodal_llm"},
         "tower": {"graph_transformer", "identity", "sgc"},
         "projector": {"linear", "mlp"},
+        "fusion": {"splice"},
         "text": {"embeddings", "transformer"},
         "dataset": {"csv", "stdlib_docs"},
         "text_encoder": {"llm_embedding", "sentence_transformers", "tfidf_svd"},

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graphgpt.errors import DataError
 from graphgpt.graphs.dataset import SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
-from graphgpt.graphs.splits import read_split, split_nodes, write_split
+from graphgpt.graphs.splits import nodes_of, read_split, split_nodes, write_split
 
 
 def build(labels: list[int], split: list[int] | None = None) -> TextAttributedGraph:
@@ -171,15 +171,15 @@ def test_planetoid_split_of_too_small_a_graph_is_refused(config: dict[str, Any],
 def test_a_written_split_is_read_back(tmp_path: Path, labels: list[int], seed: int) -> None:
     graph = build(labels)
     split = split_nodes(graph, SplitConfig(seed=seed))
-    write_split(graph, split, tmp_path / "split.csv")
+    write_split(graph.ids, split, tmp_path / "split.csv")
     assert torch.equal(split_nodes(graph, SplitConfig(name="file", path=str(tmp_path / "split.csv"))), split)
 
 
 def test_what_a_written_split_looks_like(tmp_path: Path) -> None:
     graph = build([0, 1, 0, -1], split=[2, 0, -1, 1])
-    write_split(graph, torch.tensor([2, 0, -1, 1]), tmp_path / "split.csv")
+    write_split(graph.ids, torch.tensor([2, 0, -1, 1]), tmp_path / "split.csv")
     assert (tmp_path / "split.csv").read_text() == "id,split\nn0,test\nn1,train\nn3,val\n"
-    assert read_split(graph, tmp_path / "split.csv").tolist() == [2, 0, -1, 1]
+    assert read_split(nodes_of(graph), tmp_path / "split.csv").tolist() == [2, 0, -1, 1]
     config = SplitConfig(name="file", path=str(tmp_path / "split.csv"))
     assert split_nodes(graph, config).tolist() == [2, 0, -1, -1]
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from graphgpt.errors import GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.activations import recompute_activations
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.answering import generate, score
+from graphgpt.models.decoding import prefix_of
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import Batch, training_batch
 from graphgpt.task import Task
 
@@ -23,17 +25,17 @@ def task(graph: TextAttributedGraph, make_task: Callable[..., Task]) -> Task:
     return make_task("node_classification", graph)
 
 
-def pair(**fields: Any) -> list[GraphLLM]:
+def pair(**fields: Any) -> list[MultimodalLLM]:
     """A model that keeps its activations, and the same model that does not."""
     return [make_model(gradient_checkpointing=on, **fields).train() for on in (False, True)]
 
 
-def batch_for(model: GraphLLM, task: Task) -> Batch:
+def batch_for(model: MultimodalLLM, task: Task) -> Batch:
     processor = make_processor(model)
-    return training_batch([processor(task.instruction(i, seed=i, training=True)) for i in (0, 7, 20)], model.tower.collate)
+    return training_batch([processor(task.instruction(i, seed=i, training=True)) for i in (0, 7, 20)], model.readers)
 
 
-def losses_and_gradients(model: GraphLLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
+def losses_and_gradients(model: MultimodalLLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
     """Also the bytes that the pass back has to be left, without the weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
@@ -82,10 +84,10 @@ def test_scoring_and_generating_compute_nothing_twice(task: Task, monkeypatch: p
     monkeypatch.setattr(activations, "checkpoint", lambda *args, **kwargs: pytest.fail("computed twice"))
     processor = make_processor(plain)
     prompts = [processor.prompt(task.instruction(item, seed=item, training=False)) for item in (0, 7)]
-    assert checkpointed.generate(prompts, 6) == plain.generate(prompts, 6)
+    assert generate(checkpointed, prompts, 6) == generate(plain, prompts, 6)
     torch.testing.assert_close(
-        checkpointed.score(prompts, [(1, 2), (1, 3)], checkpointed.prefix(prompts)),
-        plain.score(prompts, [(1, 2), (1, 3)], plain.prefix(prompts)),
+        score(checkpointed, prompts, [(1, 2), (1, 3)], prefix_of(checkpointed, prompts)),
+        score(plain, prompts, [(1, 2), (1, 3)], prefix_of(plain, prompts)),
     )
 
 

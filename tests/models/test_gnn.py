@@ -88,7 +88,7 @@ def test_links_are_told_from_both_ends(base: list[str], tmp_path: Path) -> None:
     reader = model.eval().reader()
     asked = [task.instruction(item, seed=0, training=False) for item in task.items("val")[:3].tolist()]
     batch = reader.collate(reader.read(asked))
-    states = model.tower(batch.inputs)[batch.first]
+    states = model.tower.summary(model.tower(batch.inputs.joined), batch.inputs.lengths).view(len(batch.ids), 2, -1)
     both = torch.cat([states[:, 0], states[:, 1], states[:, 0] * states[:, 1]], dim=1)
     torch.testing.assert_close(model(batch), model.head(both))
 
@@ -108,7 +108,9 @@ def test_its_tower_starts_another_model(base: list[str], run: Path) -> None:
     model = build_model(experiment, build_task(experiment))
     _, trained = opened(base)
     load_checkpoint(trained, run)
-    assert all(torch.equal(tensor, model.tower.state_dict()[name]) for name, tensor in trained.tower.state_dict().items())
+    assert all(
+        torch.equal(tensor, model.modalities["graph"].tower.state_dict()[name]) for name, tensor in trained.tower.state_dict().items()
+    )
     with pytest.raises(ConfigError) as caught:
         check_command_line(ExperimentConfig, "train", [*base, *tower, "model.tower.layers=1"])
     assert caught.value.problems == [f"model.tower.layers=1: the weights of {run} are for layers=2."]
@@ -130,7 +132,7 @@ def test_what_does_not_go_together_is_said(base: list[str], run: Path, tmp_path:
         "runner.strategy.name: 'fsdp' cuts large models among processes, and model.name=gnn is small; use runner/strategy=ddp."
     ]
     assert problems("experiment=stage1", f"stage1={run}") == [
-        f"stage1: {run} is a 'gnn', not a 'graph_llm'; model.tower.init_from={run} takes its tower alone."
+        f"stage1: {run} is a 'gnn', not a 'multimodal_llm'; model.tower.init_from={run} takes its tower alone."
     ]
     assert problems("experiment=baseline/gnn", f"stage1={run}") == [
         f"stage1: a 'gnn' has one stage; model.tower.init_from={run} starts with the tower of that run."

@@ -69,7 +69,7 @@ def in_numpy(model: Grounding, task: Any, items: Sequence[int], around: float) -
     weight = model.text.projection.weight.detach().double().numpy()  # type: ignore[union-attr]
     scale = math.exp(model.temperature.log_scale.item())
     batch = read(model, task, items)
-    nodes = model.tower(batch.inputs).detach().double().numpy()
+    nodes = model.tower(batch.inputs.joined).detach().double().numpy()
     texts = TEXTS.double().numpy()[list(items)] @ weight.T
     projected = TEXTS.double().numpy() @ weight.T
     others = np.stack([projected[task.neighbors(item, 7).numpy()].mean(axis=0) for item in items])
@@ -94,7 +94,7 @@ def test_only_the_first_token_of_a_subgraph_is_the_node() -> None:
     whole: Any = make_task("grounding", GRAPH, text_encoder=None)
     whole.texts = TEXTS
     batch = read(model, whole, range(9))
-    assert len(model.tower(batch.inputs)) > 9
+    assert len(model.tower(batch.inputs.joined)) > 9
     torch.testing.assert_close(model.forward(batch), few)
 
 
@@ -173,7 +173,7 @@ def test_ranks_are_counted() -> None:
 def test_a_collapsed_model_finds_nothing() -> None:
     model, _ = make()
     same = torch.ones(100, 4)
-    found = model.summarize({"nodes": same, "texts": same, "around": same})
+    found = model.summarize({"states": same, "texts": same, "around": same})
     assert (found["recall@1"], found["recall@10"]) == (0, 0)
     assert found["mrr"] == pytest.approx(1 / 50.5)
     assert found["loss"] == pytest.approx(21 * math.log(100), rel=1e-5)
@@ -316,6 +316,8 @@ def test_stage_0_hands_its_tower_over(text: list[str], tmp_path: Path) -> None:
     ]
     tower = ["model/tower=graph_transformer", f"model.tower.init_from={first}"]
     train(second, ["experiment=stage1", *base, *tower, "runner.max_steps=1", "runner.val_every=0"])
-    ours, theirs = (load_file(folder / "checkpoint" / "tower.safetensors") for folder in (first, second))
+    ours, theirs = (
+        load_file(folder / "checkpoint" / name) for folder, name in ((first, "tower.safetensors"), (second, "graph/tower.safetensors"))
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -17,8 +17,8 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.models.graph_llm import GraphLLM
 from graphgpt.models.lora import LoraConfig, add_lora
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.task import Task
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return csv_overrides(tmp_path_factory.mktemp("csv"))
 
 
-def adapted(model: GraphLLM) -> set[str]:
+def adapted(model: MultimodalLLM) -> set[str]:
     """Names of the layers that have adapters."""
     return {name.split(".lora_A")[0].rpartition(".")[2] for name in model.trainable_state() if "lora_A" in name}
 
@@ -104,7 +104,7 @@ def test_dora_begins_as_the_base_and_learns(bits: str, graph: TextAttributedGrap
     lengths = {name: p for name, p in model.trainable_state().items() if "magnitude" in name}
     assert len(lengths) == 2 * len(ALL)
     processor = make_processor(model)
-    batch = training_batch([processor(task.instruction(item, seed=item, training=True)) for item in (0, 7)], model.tower.collate)
+    batch = training_batch([processor(task.instruction(item, seed=item, training=True)) for item in (0, 7)], model.readers)
     losses = model.losses(batch)
     with torch.no_grad(), model.llm.disable_adapter():
         torch.testing.assert_close(losses.detach(), model.losses(batch), atol=1e-3, rtol=1e-3)
@@ -136,7 +136,7 @@ def test_adapters_that_mean_something_else_are_not_taken_over(data: list[str], t
         load_checkpoint(build_model(wider, task), tmp_path)
 
 
-def leave_to_peft(model: GraphLLM) -> None:
+def leave_to_peft(model: MultimodalLLM) -> None:
     """Take our way through the adapters away."""
     for module in model.llm.modules():
         if "lora_A" in module._modules:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from graphgpt.graphs.subgraph import GraphInput
-from graphgpt.models.towers.pair_sgc import PairSGC
+from graphgpt.models.towers.pair_sgc import PairReader, PairSGC
 from graphgpt.models.towers.sgc import SGC
 from graphgpt.tasks.link_prediction import partners
 
@@ -25,7 +25,7 @@ def graph(seed: int, nodes: int = 4, tokens: int = 2) -> GraphInput:
 
 
 def encoded(*inputs: GraphInput) -> Tensor:
-    return tower()(PairSGC.collate(inputs))
+    return tower()(PairReader().collate(inputs))
 
 
 def test_states_products_and_cosines() -> None:

@@ -11,7 +11,7 @@ import bitsandbytes.nn.modules
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from helpers import FEATURES, csv_overrides, make_model, make_processor, model_config
+from helpers import build_for, csv_overrides, make_model, make_processor, model_config
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,9 +22,11 @@ from graphgpt.config import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models import quantization
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.answering import generate, score
+from graphgpt.models.decoding import prefix_of
 from graphgpt.models.llm import LLMConfig, base_fingerprint, llm_fingerprint, load_llm
 from graphgpt.models.lora import add_lora
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.models.quantization import QuantizationConfig, weight_bytes
 from graphgpt.prompts.batch import Batch, training_batch
 from graphgpt.runs import read_metrics
@@ -48,24 +50,24 @@ def task(graph: TextAttributedGraph, make_task: MakeTask) -> Task:
     return make_task("node_classification", graph)
 
 
-def batch_for(model: GraphLLM, task: Task) -> Batch:
+def batch_for(model: MultimodalLLM, task: Task) -> Batch:
     processor = make_processor(model)
     examples = [processor(task.instruction(item, seed=item, training=True)) for item in (0, 7, 20)]
-    return training_batch(examples, model.tower.collate)
+    return training_batch(examples, model.readers)
 
 
-def base_state(model: GraphLLM) -> dict[str, Tensor]:
+def base_state(model: MultimodalLLM) -> dict[str, Tensor]:
     """All that is not trained, with what bitsandbytes keeps beside the weights."""
     moved = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name not in moved}
 
 
-def train(folder: Path, overrides: Sequence[str], steps: int = 3) -> tuple[GraphLLM, dict[str, Tensor], list[float]]:
+def train(folder: Path, overrides: Sequence[str], steps: int = 3) -> tuple[MultimodalLLM, dict[str, Tensor], list[float]]:
     """The trained model, what was frozen before it was, and the losses."""
     short = [f"runner.max_steps={steps}", "runner.global_batch_size=4", "runner.checkpoint.every_n_steps=0"]
     experiment = check_command_line(ExperimentConfig, "train", [*overrides, *short])
     runner, task = build_runner(experiment), build_task(experiment)
-    model: GraphLLM = build_model(experiment, task)
+    model: MultimodalLLM = build_model(experiment, task)
     before = base_state(model)
     runner.train(model, task, experiment, folder)
     return model, before, [line["train/loss"] for line in read_metrics(folder) if "train/loss" in line]
@@ -166,7 +168,7 @@ def test_qlora_on_the_processor(name: str, data: list[str], tmp_path: Path, capl
     assert not adapter["base_model_name_or_path"]
     experiment = check_command_line(ExperimentConfig, "train", [*data, *options, "model/quantization=none"])
     task = build_task(experiment)
-    plain: GraphLLM = build_model(experiment, task).eval()
+    plain: MultimodalLLM = build_model(experiment, task).eval()
     load_checkpoint(plain, tmp_path / "checkpoint")
     assert {type(m) for m in plain.llm.modules()}.isdisjoint({Linear4bit, Linear8bitLt})
     with torch.no_grad():
@@ -243,8 +245,8 @@ def test_generates_and_scores(task: Task) -> None:
     model = make_model(quantization={"name": "nf4"})
     processor = make_processor(model)
     prompts = [processor.prompt(task.instruction(item, seed=item, training=False)) for item in (0, 7)]
-    assert len(model.generate(prompts, 4)) == 2
-    assert model.score(prompts, [(1, 2), (1, 3)], model.prefix(prompts)).isfinite().all()
+    assert len(generate(model, prompts, 4)) == 2
+    assert score(model, prompts, [(1, 2), (1, 3)], prefix_of(model, prompts)).isfinite().all()
 
 
 # What it is known by, and what becomes of it.
@@ -337,4 +339,4 @@ def test_kernels_that_take_no_tree(kernel: str, data: list[str]) -> None:
 def test_a_quantized_model_as_data() -> None:
     config = model_config(quantization={"name": "nf4"})
     assert dataclasses.asdict(config)["quantization"] == {"name": "nf4", "double": True, "compute_dtype": None, "threshold": 6.0}
-    assert GraphLLM(config, FEATURES).llm.is_loaded_in_4bit
+    assert build_for(config).llm.is_loaded_in_4bit

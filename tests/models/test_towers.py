@@ -15,7 +15,7 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import GraphInput, sample_subgraph
 from graphgpt.models.layered_tower import LayeredTower, MessagePassingTower
 from graphgpt.models.position import PositionConfig, laplacian, positional_features
-from graphgpt.models.tower import GraphTower, describe_tower, orient
+from graphgpt.models.tower import GraphReader, GraphTower, describe_tower, orient
 from graphgpt.registry import PROJECTORS, TOWERS
 
 DIRECTIONS = ("as_released", "reversed", "undirected")
@@ -63,7 +63,7 @@ def random_input(nodes: int, edges: int, dim: int, seed: int, num_tokens: int | 
 
 def states(tower: GraphTower, *inputs: GraphInput) -> Tensor:
     with torch.no_grad():
-        return tower(tower.collate(inputs))
+        return tower(tower.reader().collate(inputs))
 
 
 def adjacency(item: GraphInput, direction: str) -> Tensor:
@@ -337,7 +337,7 @@ class TestEveryLayeredTower:
     def test_unused_layers_get_zero_gradients(self, name: str) -> None:
         """Zero and not None, as the processes of a distributed run want it."""
         tower = build(name, 6, select_layer=0).train()
-        tower(tower.collate([random_input(4, 6, 6, seed=1)])).sum().backward()
+        tower(tower.reader().collate([random_input(4, 6, 6, seed=1)])).sum().backward()
         gradients = {parameter: parameter.grad for parameter in tower.parameters()}
         assert all(gradient is not None for gradient in gradients.values())
         moved = sum(bool(gradient.any()) for gradient in gradients.values() if gradient is not None)
@@ -362,7 +362,7 @@ def test_heads_must_divide_the_width(name: str) -> None:
 
 
 def position_of(name: str, *items: GraphInput, dim: int = 4, training: bool = False) -> Tensor:
-    batch = GraphTower.collate(items)
+    batch = GraphReader().collate(items)
     return positional_features(PositionConfig(name=name, dim=dim), batch.edge_index, batch.batch, training=training)  # type: ignore[arg-type]
 
 
@@ -502,7 +502,7 @@ class TestEveryGraphTower:
     def test_every_parameter_learns(self, name: str, fields: dict[str, Any], edges: int) -> None:
         """None is left out of the graph, for which a distributed run would wait; and none stays where it is, if it is read at all."""
         tower = build(name, 6, **fields).train()
-        found = tower(tower.collate([random_input(8, edges, 6, seed=1), random_input(5, edges, 6, seed=2)]))
+        found = tower(tower.reader().collate([random_input(8, edges, 6, seed=1), random_input(5, edges, 6, seed=2)]))
         if not list(tower.parameters()):
             assert not found.requires_grad
             return
@@ -532,7 +532,7 @@ class TestEveryGraphTower:
         assert found.shape == (4, tower.output_dim) and found.isfinite().all()
 
     def test_collated_inputs_move_to_a_device(self, name: str, fields: dict[str, Any]) -> None:
-        batch = build(name, 6, **fields).collate([random_input(4, 6, 6, seed=0)])
+        batch = build(name, 6, **fields).reader().collate([random_input(4, 6, 6, seed=0)])
         assert batch.to("meta").x.device.type == "meta"
 
 
@@ -540,7 +540,7 @@ class TestEveryGraphTower:
 @pytest.mark.parametrize(("states_shape", "output_dim"), [((3, 6), 10), ((1, 1), 4), ((0, 6), 10)])
 def test_projector_shapes(name: str, states_shape: tuple[int, int], output_dim: int) -> None:
     projector = PROJECTORS.build(parsed(PROJECTORS.get(name).Config, {"name": name}), states_shape[1], output_dim, 0.02)
-    tokens = projector(torch.randn(states_shape))
+    tokens = projector(torch.randn(states_shape), (states_shape[0],))
     assert tokens.shape == (states_shape[0], output_dim) and tokens.isfinite().all()
     assert all(parameter.requires_grad for parameter in projector.parameters())
 
@@ -548,7 +548,7 @@ def test_projector_shapes(name: str, states_shape: tuple[int, int], output_dim: 
 def test_linear_projector_is_a_linear_layer() -> None:
     projector = PROJECTORS.build(parsed(PROJECTORS.get("linear").Config, {"name": "linear"}), 6, 10, 0.02)
     x = torch.randn(3, 6)
-    torch.testing.assert_close(projector(x), x @ projector.linear.weight.T + projector.linear.bias)
+    torch.testing.assert_close(projector(x, (len(x),)), x @ projector.linear.weight.T + projector.linear.bias)
     assert projector.linear.weight.shape == (10, 6)
 
 
@@ -562,10 +562,10 @@ def test_mlp_projector_takes_a_width() -> None:
 def test_projector_dropout_is_on_states_and_in_training_only(name: str) -> None:
     projector = PROJECTORS.build(parsed(PROJECTORS.get(name).Config, {"name": name, "dropout": 0.5}), 64, 10, 0.02)
     x = torch.randn(3, 64)
-    assert not torch.equal(projector.train()(x), projector(x))
-    assert torch.equal(projector.eval()(x), projector(x))
+    assert not torch.equal(projector.train()(x, (len(x),)), projector(x, (len(x),)))
+    assert torch.equal(projector.eval()(x, (len(x),)), projector(x, (len(x),)))
     torch.manual_seed(1)
-    dropped = projector.train()(x)
+    dropped = projector.train()(x, (len(x),))
     torch.manual_seed(1)
     kept = torch.nn.functional.dropout(x, 0.5)
-    torch.testing.assert_close(dropped, projector.eval()(kept))
+    torch.testing.assert_close(dropped, projector.eval()(kept, (len(x),)))

@@ -1,34 +1,35 @@
 """Token trees: whatever shares a beginning, every path must read as if it stood alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from helpers import Stub, stub_readers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import Batch, TokenTree, scoring_batch, training_batch
-from graphgpt.prompts.processor import END, IGNORE, PATCH, START, Example
+from graphgpt.prompts.processor import IGNORE, Example
+from graphgpt.prompts.tokens import Token, token_id
 
 Tokens = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Stub:
-    """An input that is nothing but its number of tokens."""
-
-    num_tokens: int
+PATCH, START, END = (token_id(0, token) for token in (Token.PATCH, Token.START, Token.END))
+READERS = stub_readers()
 
 
-def example(ids: Sequence[int], supervised: Sequence[bool] = (), name: str = "s") -> Example:
-    """An example whose inputs follow from its modality tokens; those are never supervised."""
+def example(ids: Sequence[int], supervised: Sequence[bool] = (), name: str = "s", keys: Sequence[str] = ()) -> Example:
+    """An example whose inputs follow from its modality tokens, each patch one; those are never supervised."""
     flags = [*supervised, *[False] * len(ids)]
     labels = tuple(token if flag and token >= 0 else IGNORE for token, flag in zip(ids, flags, strict=False))
-    inputs = tuple(Stub(1) for token in ids if token == PATCH)
-    return Example(id=name, ids=tuple(ids), labels=labels, inputs=inputs)
+    places = [place for place, token in enumerate(ids) if token == PATCH]
+    known = iter(keys)
+    inputs = tuple(Stub(1, key=key) if (key := next(known, None)) else Stub(1) for _ in places)
+    return Example(id=name, ids=tuple(ids), labels=labels, inputs=inputs, spans=tuple((place, place + 1) for place in places))
 
 
 # Few different tokens, so that sequences often begin alike; modality tokens among them.
@@ -45,7 +46,8 @@ def examples(draw: st.DrawFn, supervise: bool = True) -> list[Example]:
         ids = (prefix if draw(st.integers(0, 9)) else []) + draw(sequences)
         flags = draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))) if supervise else []
         quiet = draw(st.integers(0, len(ids))) if draw(st.booleans()) else 0
-        made.append(example(ids, [False] * quiet + flags[quiet:], f"s{number}"))
+        keys = draw(st.lists(st.sampled_from("ab"), min_size=len(ids), max_size=len(ids)))
+        made.append(example(ids, [False] * quiet + flags[quiet:], f"s{number}", keys))
     return made
 
 
@@ -79,8 +81,17 @@ def predictions(batch: Batch) -> list[tuple[int, int, int]]:
     return list(zip(batch.source.tolist(), batch.target.tolist(), batch.answer.tolist(), strict=True))
 
 
-def collate(inputs: Sequence[Any]) -> list[Any]:
-    return list(inputs)
+def keys_on_path(batch: Batch, token: int) -> list[str]:
+    """Keys of the inputs whose patches a token sees, in the order of positions."""
+    items = iter(batch.inputs["graph"].joined.items if batch.inputs else [])
+    owner = {place: next(items).key for place, id in enumerate(batch.input_ids.tolist()) if id == PATCH}
+    assert next(items, None) is None
+    visible = batch.attention_mask[token].nonzero().flatten()
+    return [owner[place] for place in visible[batch.position_ids[visible].argsort()].tolist() if place in owner]
+
+
+def keys(sample: Example) -> list[str]:
+    return [item.key for item in sample.inputs]
 
 
 @given(st.data())
@@ -92,8 +103,8 @@ def test_tree_paths_are_the_segments_from_the_root_on(data: st.DataObject) -> No
         ids = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=4))
         assert tree.add(ids, parent) == number
         wholes.append((wholes[parent] if parent >= 0 else []) + ids)
-    batch = tree.batch([], 0, [], collate)
-    assert batch.inputs is None and batch.source.shape == batch.target.shape == (0,)
+    batch = tree.batch([], 0, [], READERS)
+    assert batch.inputs == {} and batch.source.shape == batch.target.shape == (0,)
     for end, whole in zip(tree.ends, wholes, strict=True):
         assert path(batch, end) == tuple(whole)
         assert batch.position_ids[end] == len(whole) - 1
@@ -101,20 +112,19 @@ def test_tree_paths_are_the_segments_from_the_root_on(data: st.DataObject) -> No
 
 @given(examples())
 def test_training_batch_holds_every_example_as_it_is_alone(samples: list[Example]) -> None:
-    batch = training_batch(samples, collate)
+    batch = training_batch(samples, READERS)
     ends = leaves(batch)
     assert [path(batch, end) for end in ends] == [sample.ids for sample in samples]
     assert [int(batch.position_ids[end]) for end in ends] == [len(sample.ids) - 1 for sample in samples]
     assert batch.ids == tuple(sample.id for sample in samples)
     assert batch.num_answers == len(samples)
-    assert (batch.inputs or []) == [item for sample in samples for item in sample.inputs]
-    assert (batch.input_ids == PATCH).sum() == len(batch.inputs or [])
+    assert [keys_on_path(batch, end) for end in ends] == [keys(sample) for sample in samples]
 
 
 @given(examples())
 def test_training_batch_predicts_every_supervised_token_from_the_one_before(samples: list[Example]) -> None:
     """All but a first token, which nothing stands before."""
-    batch = training_batch(samples, collate)
+    batch = training_batch(samples, READERS)
     found = sorted((answer, len(path(batch, source)), target, path(batch, source)) for source, target, answer in predictions(batch))
     expected = [
         (number, place, label, sample.ids[:place])
@@ -127,36 +137,43 @@ def test_training_batch_predicts_every_supervised_token_from_the_one_before(samp
 
 @given(examples())
 def test_training_batch_shares_only_what_is_common_and_given(samples: list[Example]) -> None:
-    """Nobody sees a token of another sample, unless it is part of the beginning of all: then neither supervised nor of a modality."""
-    batch = training_batch(samples, collate)
+    """Nobody sees a token of another sample, unless both begin so, with equal inputs and before any answer."""
+    batch = training_batch(samples, READERS)
     seen = viewers(batch, list(range(len(samples))))
-    everyone = set(range(len(samples)))
-    shared = [token for token, by in enumerate(seen) if len(by) > 1]
-    assert all(seen[token] == everyone for token in shared)
-    assert all(batch.input_ids[token] >= 0 for token in shared)
-    if len(samples) > 1:
-        places = [int(batch.position_ids[token]) for token in shared]
-        assert all(sample.labels[place] == IGNORE for sample in samples for place in places)
-    total = sum(len(sample.ids) for sample in samples)
-    assert batch.num_tokens == total - len(shared) * (len(samples) - 1)
+    for token, by in enumerate(seen):
+        if len(by) > 1:
+            place = int(batch.position_ids[token])
+            assert all(samples[number].labels[place] == IGNORE for number in by)
+    assert batch.num_tokens == sum(len(sample.ids) for sample in samples) - sum(len(by) - 1 for by in seen)
 
 
 def test_training_batch_shares_the_whole_constant_instruction() -> None:
     samples = [example([5, 6, 7, START, PATCH, END, 8, i], [False] * 7 + [True]) for i in range(3)]
-    batch = training_batch(samples, collate)
-    assert batch.num_tokens == 3 + 3 * 5
-    assert batch.input_ids[:3].tolist() == [5, 6, 7]
+    batch = training_batch(samples, READERS)
+    assert batch.num_tokens == 4 + 3 * 4
+    assert batch.input_ids[:4].tolist() == [5, 6, 7, START]
+
+
+def test_questions_about_one_input_read_it_once() -> None:
+    """Ten of them in a batch, or two after three about another one; what is asked stands once each."""
+    about = [example([5, START, PATCH, PATCH, END, 6, i], name=str(i), keys=["a", "b"]) for i in range(10)]
+    batch = scoring_batch(about, [(7,)], READERS)
+    assert batch.num_tokens == 6 + 10 and [item.key for item in batch.inputs["graph"].joined.items] == ["a", "b"]
+    other = [replace(one, inputs=(one.inputs[0], Stub(1, key="c"))) for one in about[:2]]
+    batch = training_batch([replace(one, labels=(*one.labels[:-1], one.ids[-1])) for one in (*about[:3], *other)], READERS)
+    assert [item.key for item in batch.inputs["graph"].joined.items] == ["a", "b", "c"]
+    assert batch.num_tokens == 3 + (3 + 3) + (3 + 2) and len(batch.branches) == 2
 
 
 def test_training_batch_of_equal_examples() -> None:
     """The last token at least is each one's own."""
     samples = [example([5, 6, 7])] * 3
-    assert training_batch(samples, collate).num_tokens == 2 + 3
+    assert training_batch(samples, READERS).num_tokens == 2 + 3
 
 
 def test_training_batch_does_not_share_answers() -> None:
     samples = [example([5, 6, 7, 8], [False, True, True, True])] * 2
-    batch = training_batch(samples, collate)
+    batch = training_batch(samples, READERS)
     assert batch.num_tokens == 1 + 3 + 3
     assert sorted(answer for _, _, answer in predictions(batch)) == [0] * 3 + [1] * 3
 
@@ -164,7 +181,7 @@ def test_training_batch_does_not_share_answers() -> None:
 @given(examples(supervise=False), candidate_lists)
 def test_scoring_batch_predicts_every_candidate_after_every_prompt(prompts: list[Example], candidates: list[Tokens]) -> None:
     """Candidates may begin alike, be equal, or begin another one."""
-    batch = scoring_batch(prompts, candidates, collate)
+    batch = scoring_batch(prompts, candidates, READERS)
     found = sorted((answer, len(path(batch, source)), target, path(batch, source)) for source, target, answer in predictions(batch))
     expected = sorted(
         (i * len(candidates) + j, len(prompt.ids) + k, token, prompt.ids + candidate[:k])
@@ -174,12 +191,13 @@ def test_scoring_batch_predicts_every_candidate_after_every_prompt(prompts: list
     )
     assert found == expected
     assert batch.num_answers == len(prompts) * len(candidates)
-    assert (batch.inputs or []) == [item for prompt in prompts for item in prompt.inputs]
+    for source, answer in zip(batch.source.tolist(), batch.answer.tolist(), strict=True):
+        assert keys_on_path(batch, source) == keys(prompts[answer // len(candidates)])
 
 
 @given(examples(supervise=False), candidate_lists)
 def test_scoring_batch_keeps_prompts_apart_and_holds_nothing_twice(prompts: list[Example], candidates: list[Tokens]) -> None:
-    batch = scoring_batch(prompts, candidates, collate)
+    batch = scoring_batch(prompts, candidates, READERS)
     paths = [path(batch, token) for token in range(batch.num_tokens)]
     beginnings = {candidate[:k] for candidate in candidates for k in range(1, len(candidate))}
     shared = sum(
@@ -188,7 +206,8 @@ def test_scoring_batch_keeps_prompts_apart_and_holds_nothing_twice(prompts: list
         for place in range(len(prompts[0].ids))
     )
     shared = shared if len(prompts) > 1 else 0
-    assert batch.num_tokens == shared + sum(len(prompt.ids) - shared + len(beginnings) for prompt in prompts)
+    most = shared + sum(len(prompt.ids) - shared + len(beginnings) for prompt in prompts)
+    assert batch.num_tokens == most if not batch.inputs else batch.num_tokens <= most
     allowed = {prompt.ids[: place + 1] for prompt in prompts for place in range(len(prompt.ids))}
     allowed |= {prompt.ids + beginning for prompt in prompts for beginning in beginnings}
     assert set(paths) == allowed
@@ -196,33 +215,33 @@ def test_scoring_batch_keeps_prompts_apart_and_holds_nothing_twice(prompts: list
 
 def test_scoring_batch_by_hand() -> None:
     """One prompt (8, 9), candidates (1, 2, 3), (1, 2), (1, 4): the last tokens are predicted, never read."""
-    batch = scoring_batch([example([8, 9])], [(1, 2, 3), (1, 2), (1, 4)], collate)
+    batch = scoring_batch([example([8, 9])], [(1, 2, 3), (1, 2), (1, 4)], READERS)
     assert batch.input_ids.tolist() == [8, 9, 1, 2]
     assert batch.position_ids.tolist() == [0, 1, 2, 3]
     assert predictions(batch) == [(1, 1, 0), (2, 2, 0), (3, 3, 0), (1, 1, 1), (2, 2, 1), (1, 1, 2), (2, 4, 2)]
 
 
 def test_batch_moves_to_a_device_with_all_its_parts() -> None:
-    batch = scoring_batch([example([1, 2, 3])], [(4, 5)], collate)
+    batch = scoring_batch([example([1, 2, 3])], [(4, 5)], READERS)
     moved = batch.to("meta")
     assert moved.branches[0].visible is not None
     assert moved.input_ids.device.type == moved.branches[0].visible.device.type == moved.answer.device.type == "meta"
-    assert moved.ids == batch.ids and moved.inputs is None
+    assert moved.ids == batch.ids and moved.inputs == {}
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: Callable[..., GraphLLM]) -> GraphLLM:
+def model(tiny_model: Callable[..., MultimodalLLM]) -> MultimodalLLM:
     return tiny_model()
 
 
 @given(examples(), st.randoms(use_true_random=False))
-def test_order_of_examples_does_not_matter(model: GraphLLM, samples: list[Example], random: Any) -> None:
-    samples = [replace(sample, ids=(9, *(max(token, 0) for token in sample.ids)), inputs=()) for sample in samples]
+def test_order_of_examples_does_not_matter(model: MultimodalLLM, samples: list[Example], random: Any) -> None:
+    samples = [replace(sample, ids=(9, *(max(token, 0) for token in sample.ids)), inputs=(), spans=()) for sample in samples]
     samples = [replace(sample, labels=(IGNORE,) * (len(sample.ids) - 1) + sample.ids[-1:]) for sample in samples]
     order = list(range(len(samples)))
     random.shuffle(order)
     with torch.no_grad():
-        total, count = model(training_batch(samples, collate))
-        shuffled_total, shuffled_count = model(training_batch([samples[i] for i in order], collate))
+        total, count = model(training_batch(samples, READERS))
+        shuffled_total, shuffled_count = model(training_batch([samples[i] for i in order], READERS))
     assert count[order].tolist() == shuffled_count.tolist()
     torch.testing.assert_close(total[order], shuffled_total, atol=1e-5, rtol=1e-5)

@@ -3,11 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from helpers import make_dataset_config, make_task, parsed
+from helpers import Stub, make_dataset_config, make_task, parsed, stub_readers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,26 +15,21 @@ from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.llm import LLMConfig, load_tokenizer
 from graphgpt.prompts.instruction import Instruction, Message, Role
-from graphgpt.prompts.processor import BLANK, END, IGNORE, PATCH, START, Example, Modality, Processor
+from graphgpt.prompts.processor import IGNORE, Example, Processor
+from graphgpt.prompts.tokens import Token, token_id
 from graphgpt.prompts.wording import placed
 from graphgpt.registry import TEMPLATES
 from graphgpt.task import Task
 
+PATCH, START, END, BLANK = (token_id(0, token) for token in (Token.PATCH, Token.START, Token.END, Token.BLANK))
 TOKENIZER = load_tokenizer(LLMConfig(path="random:tiny"))
-
-
-@dataclass(frozen=True)
-class Stub:
-    """An input that is nothing but its number of tokens, which is all the processor may look at."""
-
-    modality: ClassVar[str] = "graph"
-
-    num_tokens: int
 
 
 def processor(template: str = "chat", max_length: int = 10_000, **arguments: Any) -> Processor:
     cls = TEMPLATES.get(template)
-    return Processor(TOKENIZER, cls(parsed(cls.Config, {"name": template}), TOKENIZER), max_length, **arguments)
+    return Processor(
+        TOKENIZER, cls(parsed(cls.Config, {"name": template}), TOKENIZER), max_length, **({"readers": stub_readers()} | arguments)
+    )
 
 
 def instruction(*turns: str, sizes: Sequence[int] = (), first: Role = "user") -> Instruction:
@@ -106,12 +100,12 @@ def test_two_graphs_in_one_prompt() -> None:
 
 def test_the_original_reads_only_the_last_of_several_graphs() -> None:
     asked = instruction("First <graph> second <graph>", "Linked", sizes=[2, 3])
-    example = processor(modality=Modality(last_only=True))(asked)
+    example = processor(readers=stub_readers(last_only=True))(asked)
     assert blocks_of(example) == [[START, BLANK, BLANK, END], [START, PATCH, PATCH, PATCH, END]]
     assert example.inputs == (Stub(3),)
     assert len(example.ids) == len(processor()(asked).ids)
     alone = instruction("First <graph>", "Linked", sizes=[2])
-    assert processor(modality=Modality(last_only=True))(alone) == processor()(alone)
+    assert processor(readers=stub_readers(last_only=True))(alone) == processor()(alone)
 
 
 def test_adjacent_placeholders() -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgpt.models.graph_llm import PromptReader
+from graphgpt.models.multimodal_llm import PromptReader
 from graphgpt.prompts.processor import IGNORE, Example
 from graphgpt.runners.data import Key, MicroBatches, StepSampler, chunks, mix
 
@@ -81,8 +81,8 @@ def test_starting_later_drops_what_came_before(sizes: dict[str, int], data: st.D
     st.none() | st.integers(1, 100),
 )
 def test_micro_batches_hold_every_sample_once_within_their_limits(lengths: list[int], size: int | None, tokens: int | None) -> None:
-    examples = [Example(id=str(i), ids=(7,) * n + (8,), labels=(IGNORE,) * n + (8,), inputs=()) for i, n in enumerate(lengths)]
-    found = MicroBatches(PromptReader(Mock(), lambda inputs: None), size, tokens)(examples)
+    examples = [Example(id=str(i), ids=(7,) * n + (8,), labels=(IGNORE,) * n + (8,), inputs=(), spans=()) for i, n in enumerate(lengths)]
+    found = MicroBatches(PromptReader(Mock(readers={})), size, tokens)(examples)
     assert sorted(name for micro in found for name in micro.ids) == sorted(example.id for example in examples)
     for micro in found:
         assert size is None or len(micro.ids) <= size

@@ -85,7 +85,7 @@ def test_early_stopping_ends_a_run_that_does_not_get_better(train: Train) -> Non
 def test_anomaly_names_the_operation(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = Linear.forward
     # The root of 0 has no gradient: 0 times infinity.
-    monkeypatch.setattr(Linear, "forward", lambda self, states: forward(self, states) + (forward(self, states) * 0).sqrt() * 0)
+    monkeypatch.setattr(Linear, "forward", lambda self, *given: forward(self, *given) + (forward(self, *given) * 0).sqrt() * 0)
     with pytest.raises(RuntimeError, match=r"Function 'SqrtBackward0' returned nan values"):
         train("debug=anomaly", "runner.max_steps=2")
     assert not torch.is_anomaly_enabled()

@@ -454,7 +454,7 @@ def test_the_language_model_alone_is_the_base_model(checkpoint: Path, run: Evalu
         ("leakage=eror", "Did you mean 'error'?"),
         (
             "baselines=text_cosine",
-            "there is no text_cosine for task.name=node_classification and model.name=graph_llm; it has ",
+            "there is no text_cosine for task.name=node_classification and model.name=multimodal_llm; it has ",
         ),
         ("resume=foo", "resume: an evaluation does not go on; leave resume=foo out (only a sweep goes on: -m resume=FOLDER)."),
     ],
@@ -489,17 +489,15 @@ def test_a_device_that_is_not_here_is_said_before_anything_is_read(
 
 
 def test_written_answers_are_read_exactly(checkpoint: Path, run: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphgpt.models.graph_llm import GraphLLM
-
     said = {"n": 0}
     texts = ["red.", " GREEN ", "Blue", "White.", "Red or Green", "not Red", "", "Whit", "Red", "Red", "Red", "Red"]
 
-    def generate(self: GraphLLM, prompts: Sequence[Any], max_new_tokens: int, prefix: Any) -> list[str]:
+    def generate(model: Any, prompts: Sequence[Any], max_new_tokens: int, prefix: Any) -> list[str]:
         found = texts[said["n"] : said["n"] + len(prompts)]
         said["n"] += len(prompts)
         return found
 
-    monkeypatch.setattr(GraphLLM, "generate", generate)
+    monkeypatch.setattr("graphgpt.models.answering.generate", generate)
     result, folder = run(checkpoint, "limit=null", "generate=true", "ablation=none", "baselines=false", "bootstrap=30", "batch_size=12")
     found = records(folder)
     expected = {"red.": "Red", " GREEN ": "Green", "Blue": "Blue", "White.": "White", "Red": "Red"}

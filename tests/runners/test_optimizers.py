@@ -13,7 +13,7 @@ from torch import Tensor
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.runs import read_metrics
 
 
@@ -23,11 +23,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*csv_overrides(tmp_path_factory.mktemp("csv")), "runner.global_batch_size=2"]
 
 
-def train(folder: Path, overrides: Sequence[str]) -> tuple[GraphLLM, dict[str, Tensor]]:
+def train(folder: Path, overrides: Sequence[str]) -> tuple[MultimodalLLM, dict[str, Tensor]]:
     """The trained model, and what of it moved as it was before."""
     experiment = check_command_line(ExperimentConfig, "train", overrides)
     task = build_task(experiment)
-    model: GraphLLM = build_model(experiment, task)
+    model: MultimodalLLM = build_model(experiment, task)
     before = {name: p.detach().clone() for name, p in model.trainable_state().items()}
     build_runner(experiment).train(model, task, experiment, folder)
     return model, before
@@ -39,8 +39,7 @@ def losses(folder: Path) -> list[float]:
 
 def test_each_part_has_its_learning_rate(data: list[str], tmp_path: Path) -> None:
     """Every parameter moves at the rate of its part: Adam's first step is that long, whatever the gradient."""
-    rates = {"projector": 1e-3, "modality_tokens": 2e-3, "llm": 3e-3, "tower": 4e-3}
-    keys = {"modality_tokens": "tokens", "llm": "lora"}
+    rates = {"projector": 1e-3, "tokens": 2e-3, "lora": 3e-3, "tower": 4e-3}
     tower = {"train": "true", "layers": "1", "dim": "16", "heads": "2", "output_dim": "16"}
     overrides = [
         *data,
@@ -51,12 +50,12 @@ def test_each_part_has_its_learning_rate(data: list[str], tmp_path: Path) -> Non
         "runner.warmup=0",
         "runner.clip=0",
         *(f"model.tower.{key}={value}" for key, value in tower.items()),
-        *(f"runner.lr.{keys.get(part, part)}={rate}" for part, rate in rates.items()),
+        *(f"runner.lr.{part}={rate}" for part, rate in rates.items()),
     ]
     model, before = train(tmp_path, overrides)
     moved: dict[str, float] = {}
     for name, p in model.trainable_state().items():
-        part = name.split(".")[0]
+        part = model.rate_of(name)
         moved[part] = max(moved.get(part, 0.0), float((p.detach() - before[name]).abs().max()))
     assert moved == pytest.approx(rates, rel=0.02)
     [line] = [line for line in read_metrics(tmp_path) if "train/loss" in line]

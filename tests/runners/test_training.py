@@ -29,7 +29,7 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
 from graphgpt.files import file_sha256
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.runners.lightning import newest_resumable
 from graphgpt.runs import read_metrics
 
@@ -44,7 +44,7 @@ class Trained:
 
     folder: Path
     experiment: ExperimentConfig
-    model: GraphLLM
+    model: MultimodalLLM
     before: dict[str, Tensor]
     """State of the model when it was built."""
     first: dict[str, Tensor]
@@ -59,7 +59,7 @@ class Trained:
         return read_metrics(self.folder)
 
 
-def state(model: GraphLLM) -> dict[str, Tensor]:
+def state(model: MultimodalLLM) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -69,7 +69,7 @@ def run(folder: Path, overrides: Sequence[str]) -> Trained:
     task = build_task(experiment)
     model = build_model(experiment, task)
     before, first = state(model), dict[str, Tensor]()
-    hook = model.projector.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
+    hook = model.modalities["graph"].projector.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
     build_runner(experiment).train(model, task, experiment, folder)
     hook.remove()
     return Trained(folder, experiment, model, before, first)
@@ -163,7 +163,7 @@ def test_run_folder(train: Train) -> None:
     assert {"graphgpt", "python", "platform", "torch", "transformers", "lightning", "git"} <= environment.keys()
 
     assert [line["step"] for line in done.lines] == [0, 1, 2]
-    assert all({"train/loss", "lr/projector", "lr/modality_tokens", "time"} <= line.keys() for line in done.lines)
+    assert all({"train/loss", "lr/projector", "lr/tokens", "time"} <= line.keys() for line in done.lines)
     assert all(0 < line["train/loss"] < 20 for line in done.lines)
 
     manifest = read_manifest(done.folder / "checkpoint")
@@ -173,8 +173,8 @@ def test_run_folder(train: Train) -> None:
     assert set(manifest["files"]) == {
         "config.yaml",
         "history.json",
-        "projector.safetensors",
-        "modality_tokens.safetensors",
+        "graph/projector.safetensors",
+        "graph/fusion.safetensors",
         "trained.parquet",
     }
 
@@ -190,7 +190,7 @@ def test_metrics_hold_the_schedule(train: Train) -> None:
     for schedule, falling in (("cosine", cosine), ("constant", [1.0] * 4)):
         lines = train(*steps, f"runner.schedule={schedule}").lines
         assert [line["lr/projector"] for line in lines] == pytest.approx([1e-3 * share for share in [*rising, *falling]])
-        assert [line["lr/modality_tokens"] for line in lines] == pytest.approx([2e-3 * share for share in [*rising, *falling]])
+        assert [line["lr/tokens"] for line in lines] == pytest.approx([2e-3 * share for share in [*rising, *falling]])
 
 
 def test_validation_comes_when_asked_and_changes_nothing(train: Train) -> None:
@@ -233,14 +233,15 @@ def test_stage2_begins_with_what_stage1_left(train: Train, tower: str) -> None:
     stage2 = train("experiment=stage2/node_classification", *parts, f"stage1={stage1.folder}", "seed=5")
     handed = {
         part: load_file(stage1.folder / "checkpoint" / f"{part}.safetensors")
-        for part in ("projector", "modality_tokens", *(["tower"] if tower == "graph_transformer" else []))
+        for part in ("graph/projector", "graph/fusion", *(["graph/tower"] if tower == "graph_transformer" else []))
     }
     for part, files in handed.items():
-        now = {name.removeprefix(f"{part}."): tensor for name, tensor in stage2.first.items() if name.startswith(f"{part}.")}
+        within = f"modalities.{part.replace('/', '.')}."
+        now = {name.removeprefix(within): tensor for name, tensor in stage2.first.items() if name.startswith(within)}
         assert_same(now, files)
-        fresh = {name: stage2.before[f"{part}.{name}"] for name in files}
+        fresh = {name: stage2.before[f"{within}{name}"] for name in files}
         assert any(not torch.equal(fresh[name], tensor) for name, tensor in files.items()), f"{part} was the same anyway"
-    assert (stage1.folder / "checkpoint" / "tower.safetensors").is_file() == (tower == "graph_transformer")
+    assert (stage1.folder / "checkpoint" / "graph/tower.safetensors").is_file() == (tower == "graph_transformer")
 
     manifest = read_manifest(stage2.folder / "checkpoint")
     assert manifest["parent"]["task"] == "graph_matching"
@@ -253,13 +254,13 @@ def test_stage2_begins_with_what_stage1_left(train: Train, tower: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "moving"),
     [
-        (["experiment=stage1"], ["projector.", "modality_tokens."]),
-        (["experiment=stage1", "model/tower=graph_transformer"], ["projector.", "modality_tokens."]),
-        (["experiment=stage2/node_classification", "stage1=null", "model/lora=none"], ["projector.", "modality_tokens."]),
-        (["experiment=stage2/node_classification", "stage1=null"], ["projector.", "modality_tokens.", "lora_"]),
+        (["experiment=stage1"], ["graph.projector.", "graph.fusion."]),
+        (["experiment=stage1", "model/tower=graph_transformer"], ["graph.projector.", "graph.fusion."]),
+        (["experiment=stage2/node_classification", "stage1=null", "model/lora=none"], ["graph.projector.", "graph.fusion."]),
+        (["experiment=stage2/node_classification", "stage1=null"], ["graph.projector.", "graph.fusion.", "lora_"]),
         (
             ["experiment=stage1", "model/tower=graph_transformer", "model.tower.train=true"],
-            ["projector.", "modality_tokens.", "tower.W_P.", "tower.gtLayers.", "tower.inverW_P."],
+            ["graph.projector.", "graph.fusion.", "graph.tower.W_P.", "graph.tower.gtLayers.", "graph.tower.inverW_P."],
         ),
     ],
     ids=["stage1", "stage1 with a frozen tower", "stage2 frozen", "stage2 with adapters", "stage1 with the tower"],
@@ -406,7 +407,7 @@ def test_a_state_is_a_copy(train: Train) -> None:
         for tensor in model.state_dict().values():
             tensor.zero_()
     assert all(torch.equal(kept[part][name], tensor) for (part, name), tensor in before.items())
-    assert {part for part, _ in before} == {"projector", "modality_tokens", "tower", "lora"}
+    assert {part for part, _ in before} == {"graph/projector", "graph/fusion", "graph/tower", "lora"}
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,8 +572,8 @@ def test_long_texts_are_cut_or_samples_left_out(
     long = sum(length > limit for length in lengths)
     assert 0 < long < len(lengths)
     seen: list[Any] = []
-    losses = GraphLLM.losses
-    monkeypatch.setattr(GraphLLM, "losses", lambda self, batch: seen.append(batch) or losses(self, batch))
+    losses = MultimodalLLM.losses
+    monkeypatch.setattr(MultimodalLLM, "losses", lambda self, batch: seen.append(batch) or losses(self, batch))
     for choice, word in (("cut", "cut"), ("skip", "left out")):
         seen.clear()
         with caplog.at_level("INFO", logger="graphgpt.runners"):

@@ -18,7 +18,7 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.prediction import Prediction
 from graphgpt.runners.evaluation import evaluate
@@ -330,7 +330,7 @@ def test_a_config_that_cannot_work(tmp_path: Path, override: str, sentence: str)
 
 
 def test_the_loss_covers_the_reasoning(
-    graph: TextAttributedGraph, make_task: MakeTask, tiny_model: Callable[..., GraphLLM], train_nodes: list[int], tmp_path: Path
+    graph: TextAttributedGraph, make_task: MakeTask, tiny_model: Callable[..., MultimodalLLM], train_nodes: list[int], tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.jsonl", [record(graph, node) for node in train_nodes[:2]])
     task = make_task("chain_of_thought", graph, records=str(path))
@@ -340,7 +340,7 @@ def test_the_loss_covers_the_reasoning(
     supervised = [[token for token in example.labels if token >= 0] for example in examples]
     for node, tokens in zip(train_nodes, supervised, strict=False):
         assert f"It says so in {node}." in model.tokenizer.decode(tokens)
-    batch = training_batch(examples, model.tower.collate)
+    batch = training_batch(examples, model.readers)
     assert len(batch.target) == sum(map(len, supervised))
     loss = model.loss(batch)
     assert torch.isfinite(loss)

@@ -137,14 +137,14 @@ def test_a_mixed_batch_gives_the_losses_of_each_alone(tmp_path: Path, tower: str
     processor = make_processor(model)
     examples = [processor(make(task, item)) for item in (5, 3, 0, 2, 4, 1)]
     assert [len(example.inputs) for example in examples] == [0, 2, 1, 1, 1, 1]
-    total, count = model(training_batch(examples, model.tower.collate))
+    total, count = model(training_batch(examples, model.readers))
     for i, example in enumerate(examples):
-        alone, tokens = model(training_batch([example], model.tower.collate))
+        alone, tokens = model(training_batch([example], model.readers))
         assert tokens[0] == count[i] == sum(label != IGNORE for label in example.labels)
         torch.testing.assert_close(total[i] / count[i], alone[0] / tokens[0], atol=1e-4, rtol=1e-4)
-    pairs = [training_batch(examples[first : first + 3], model.tower.collate) for first in (0, 3)]
+    pairs = [training_batch(examples[first : first + 3], model.readers) for first in (0, 3)]
     torch.testing.assert_close(
-        model.loss(training_batch(examples, model.tower.collate)), (model.loss(pairs[0]) + model.loss(pairs[1])) / 2, atol=1e-4, rtol=1e-4
+        model.loss(training_batch(examples, model.readers)), (model.loss(pairs[0]) + model.loss(pairs[1])) / 2, atol=1e-4, rtol=1e-4
     )
 
 
@@ -153,7 +153,7 @@ def test_both_graphs_of_a_pair_are_read(tmp_path: Path) -> None:
     task = make_instructions(tmp_path, [changed(LINK, graph=nodes) for nodes in lists.values()])
     model = make_model()
     processor = make_processor(model)
-    losses = {model.loss(training_batch([processor(make(task, i))], model.tower.collate)).item() for i in range(3)}
+    losses = {model.loss(training_batch([processor(make(task, i))], model.readers)).item() for i in range(3)}
     assert len(losses) == 3
 
 

@@ -1,6 +1,7 @@
 """Link prediction: both subgraphs are used, nothing leaks, the score ranks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from omegaconf import OmegaConf
 from sklearn.metrics import balanced_accuracy_score
 
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.answering import score
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.registry import TASKS
 from graphgpt.task import Task
 
 MakeTask = Callable[..., Task]
-MakeModel = Callable[..., GraphLLM]
+MakeModel = Callable[..., MultimodalLLM]
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +66,20 @@ def test_swapping_either_subgraph_moves_the_score(task: Any, tiny_model: MakeMod
     processor = make_processor(model)
     candidates = [processor.answer(name) for name in task.candidates]
     plain, other = (processor.prompt(task.instruction(item, seed=0, training=False)) for item in task.items("test")[:2].tolist())
-    before = model.score([plain], candidates)
+    before = score(model, [plain], candidates)
     for place in (0, 1):
         inputs = list(plain.inputs)
         # Of the same number of tokens, so that nothing else of the prompt moves.
         swapped = other.inputs[place]
         tokens = min(swapped.num_tokens, inputs[place].num_tokens)
         inputs[place] = type(swapped)(x=swapped.x * 3 + 1, edge_index=swapped.edge_index, num_tokens=tokens)
-        cut = type(plain)(id=plain.id, ids=without_patches(plain.ids, plain.inputs, place, tokens), labels=(), inputs=tuple(inputs))
+        ids = without_patches(plain.ids, plain.inputs, place, tokens)
+        cut = replace(plain, ids=ids, labels=(), inputs=tuple(inputs), spans=tuple((at, at) for at, token in enumerate(ids) if token == -2))
         kept = list(plain.inputs)
         kept[place] = type(swapped)(x=kept[place].x, edge_index=kept[place].edge_index, num_tokens=tokens)
-        same = type(plain)(id=plain.id, ids=cut.ids, labels=(), inputs=tuple(kept))
-        assert (model.score([cut], candidates) - model.score([same], candidates)).abs().max() > 1e-5
-    torch.testing.assert_close(model.score([plain], candidates), before)
+        same = replace(cut, inputs=tuple(kept))
+        assert (score(model, [cut], candidates) - score(model, [same], candidates)).abs().max() > 1e-5
+    torch.testing.assert_close(score(model, [plain], candidates), before)
 
 
 def without_patches(ids: tuple[int, ...], inputs: Any, place: int, tokens: int) -> tuple[int, ...]:
@@ -91,8 +94,8 @@ def test_gradients_reach_both_subgraphs(task: Any, tiny_model: MakeModel) -> Non
     model = tiny_model()
     processor = make_processor(model)
     example = processor(task.instruction(int(task.items("train")[0]), seed=0, training=True))
-    batch = training_batch([example], model.tower.collate)
-    batch.inputs.x.requires_grad_(True)
+    batch = training_batch([example], model.readers)
+    batch.inputs["graph"].joined.x.requires_grad_(True)
     # The tower is frozen and runs without gradients, so its features are followed by way of the projector's input.
     seen: list[torch.Tensor] = []
 
@@ -100,7 +103,7 @@ def test_gradients_reach_both_subgraphs(task: Any, tiny_model: MakeModel) -> Non
         given[0].requires_grad_(True).retain_grad()
         seen.append(given[0])
 
-    handle = model.projector.register_forward_pre_hook(keep)
+    handle = model.modalities["graph"].projector.register_forward_pre_hook(keep)
     model.loss(batch).backward()
     handle.remove()
     first = example.inputs[0].num_tokens

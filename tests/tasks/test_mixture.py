@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.models.graph_llm import GraphLLM
+from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.task import Task
@@ -93,7 +93,7 @@ def test_parts_of_different_width(make_task: MakeTask, graph: TextAttributedGrap
 
 
 @torch.no_grad()
-def test_a_mixed_batch_has_the_losses_of_its_samples(tasks: dict[str, Task], tiny_model: Callable[..., GraphLLM]) -> None:
+def test_a_mixed_batch_has_the_losses_of_its_samples(tasks: dict[str, Task], tiny_model: Callable[..., MultimodalLLM]) -> None:
     """One graph, two graphs and none at all, in one batch."""
     model = tiny_model()
     processor = make_processor(model)
@@ -102,10 +102,10 @@ def test_a_mixed_batch_has_the_losses_of_its_samples(tasks: dict[str, Task], tin
     plain = text.messages[0].text
     instructions.append(Instruction(id="text", messages=(Message("user", plain), text.messages[1])))
     examples = [processor(instruction) for instruction in instructions]
-    alone = torch.stack([model.loss(training_batch([example], model.tower.collate)) for example in examples])
-    together: Tensor = model.loss(training_batch(examples, model.tower.collate))
+    alone = torch.stack([model.loss(training_batch([example], model.readers)) for example in examples])
+    together: Tensor = model.loss(training_batch(examples, model.readers))
     torch.testing.assert_close(together, alone.mean(), atol=1e-5, rtol=1e-5)
-    total, count = model(training_batch(examples, model.tower.collate))
+    total, count = model(training_batch(examples, model.readers))
     torch.testing.assert_close(-total / count, alone, atol=1e-5, rtol=1e-5)
 
 

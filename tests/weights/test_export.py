@@ -87,7 +87,7 @@ def test_a_full_model_comes_back(imported: Path, tmp_path: Path) -> None:
         assert card[key] == old[key], key
     assert json.loads((tmp_path / "full" / "added_tokens.json").read_text()) == sources.TOKENS
     import_weights(tmp_path / "full", tmp_path / "again", base=tmp_path / "base", say=quiet)
-    for part in ("projector", "modality_tokens", "tower", "released_rows"):
+    for part in ("graph/projector", "graph/fusion", "graph/tower", "released_rows"):
         same(load_file(tmp_path / "again" / f"{part}.safetensors"), load_file(imported / f"{part}.safetensors"))
     same(everything(tmp_path / "base"), everything(imported.parent / "base"))
 
@@ -108,7 +108,7 @@ def test_a_projector_comes_back(imported: Path, tmp_path: Path) -> None:
     same(torch.load(tmp_path / "graph_projector.bin", weights_only=True), sources.projector_tensors() | rows)
     tower = sources.write_tower(tmp_path / "released")
     import_weights(tmp_path / "graph_projector.bin", tmp_path / "again", tower=str(tower), llm=str(imported.parent / "base"), say=quiet)
-    for part in ("projector", "modality_tokens", "tower"):
+    for part in ("graph/projector", "graph/fusion", "graph/tower"):
         same(load_file(tmp_path / "again" / f"{part}.safetensors"), load_file(imported / f"{part}.safetensors"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "graph_projector.bin", "released"]
 
@@ -121,11 +121,11 @@ def test_what_we_trained_goes_out_and_comes_in(trained: Make, tmp_path: Path) ->
     matrix, head = found["model.embed_tokens.weight"], found["lm_head.weight"]
     assert matrix.shape == head.shape == (262, 64)
     assert torch.equal(matrix[:259], model.llm.get_input_embeddings().weight)
-    assert torch.equal(matrix[260:], model.modality_tokens.weight)
+    assert torch.equal(matrix[260:], model.modalities["graph"].fusion.weight)
     torch.testing.assert_close(matrix[259], matrix[:259].mean(dim=0))
     torch.testing.assert_close(head[259:], head[:259].mean(dim=0).expand(3, -1))
     import_weights(tmp_path / "full", tmp_path / "again", base=tmp_path / "base", say=quiet)
-    for part in ("projector", "modality_tokens", "tower"):
+    for part in ("graph/projector", "graph/fusion", "graph/tower"):
         same(load_file(tmp_path / "again" / f"{part}.safetensors"), load_file(folder / f"{part}.safetensors"))
 
 
@@ -143,7 +143,7 @@ def test_a_merged_model_says_the_same(trained: Make, tmp_path: Path, shard: int)
         with model.llm.disable_adapter():
             assert not torch.allclose(plain(ids).logits, expected, atol=1e-2)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")("abc")["input_ids"] == model.tokenizer("abc")["input_ids"]
-    same(load_file(tmp_path / "merged" / "projector.safetensors"), load_file(folder / "projector.safetensors"))
+    same(load_file(tmp_path / "merged" / "graph/projector.safetensors"), load_file(folder / "graph/projector.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_has_no_place_in_a_layout(trained: Make, tmp_path: Path, overrides:
 
 def test_a_damaged_checkpoint_is_not_exported(trained: Make, tmp_path: Path) -> None:
     folder, _ = trained()
-    file = folder / "projector.safetensors"
+    file = folder / "graph/projector.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="it was cut short or changed"):
         export_weights(folder, "graphgpt_projector", tmp_path / "out.bin", say=quiet)

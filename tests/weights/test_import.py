@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import weight_sources as sources
-from helpers import make_model, model_config, parsed
+from helpers import build_for, make_model, model_config, parsed
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def quiet(_: str) -> None:
 def load(folder: Path) -> Any:
     """The model that evaluate.py would make of a checkpoint folder."""
     experiment = read_config(ExperimentConfig, checkpoint_experiment(folder))
-    model = MODELS.build(experiment.model, read_manifest(folder)["data"]["features"])
+    model = build_for(experiment.model, read_manifest(folder)["data"]["features"])
     load_checkpoint(model, folder)
     return model.eval()
 
@@ -94,7 +94,7 @@ def test_a_released_tower_gives_the_released_states(released: Path, tmp_path: Pa
     item = GraphInput(x=x, edge_index=edges, num_tokens=9)
     both = edges if direction == "as_released" else torch.cat([edges, edges.flip(0)], dim=1)
     with torch.no_grad():
-        found = tower.double()(tower.collate([item]))
+        found = tower.double()(tower.reader().collate([item]))
     torch.testing.assert_close(found, dense(expected, x, both, sources.HEADS), atol=1e-12, rtol=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_a_released_tower_in_float32(released: Path, tmp_path: Path) -> None:
     x = sources.random(7, sources.FEATURES, seed=5)
     edges = torch.stack([torch.arange(7), (torch.arange(7) + 3) % 7])
     with torch.no_grad():
-        found = tower(tower.collate([GraphInput(x=x, edge_index=edges, num_tokens=7)]))
+        found = tower(tower.reader().collate([GraphInput(x=x, edge_index=edges, num_tokens=7)]))
     torch.testing.assert_close(found, dense(sources.tower_tensors(), x.double(), edges, sources.HEADS).float(), atol=1e-5, rtol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_a_model_takes_the_towers_weights(released: Path, tmp_path: Path) -> Non
     import_weights(released, tmp_path / "tower", say=quiet)
     fields = json.loads((tmp_path / "tower" / "tower.json").read_text())["tower"]
     model = make_model(sources.FEATURES, tower=fields | {"init_from": str(tmp_path / "tower")})
-    assert all(torch.equal(tensor, sources.tower_tensors()[name]) for name, tensor in model.tower.state_dict().items())
+    assert all(torch.equal(tensor, sources.tower_tensors()[name]) for name, tensor in model.modalities["graph"].tower.state_dict().items())
     with pytest.raises(CheckpointError, match=r"has a tower for 6 features per node; the graph has 5\.$"):
         make_model(5, tower=fields | {"init_from": str(tmp_path / "tower")})
     wrong = model_config(tower=fields)
@@ -160,7 +160,7 @@ def test_a_model_takes_the_towers_weights(released: Path, tmp_path: Path) -> Non
         ),
     ]:
         config = parsed(TOWERS.get("graph_transformer").Config, fields | {"init_from": str(tmp_path / "tower")} | change)
-        [found] = MODELS.get("graph_llm").problems(dataclasses.replace(wrong, tower=config))
+        [found] = MODELS.get("multimodal_llm").problems(dataclasses.replace(wrong, tower=config))
         assert found.startswith(problem)  # and what there is near it
 
 
@@ -171,10 +171,10 @@ def checked(folder: Path) -> Any:
     """The model of an imported checkpoint, its learnt parts compared with what the sources hold."""
     model = load(folder)
     theirs = sources.full_tensors()
-    assert torch.equal(model.projector.linear.weight, theirs["model.graph_projector.weight"])
-    assert torch.equal(model.projector.linear.bias, theirs["model.graph_projector.bias"])
-    assert torch.equal(model.modality_tokens.weight, theirs["model.embed_tokens.weight"][-2:])
-    assert all(torch.equal(tensor, sources.tower_tensors()[name]) for name, tensor in model.tower.state_dict().items())
+    assert torch.equal(model.modalities["graph"].projector.linear.weight, theirs["model.graph_projector.weight"])
+    assert torch.equal(model.modalities["graph"].projector.linear.bias, theirs["model.graph_projector.bias"])
+    assert torch.equal(model.modalities["graph"].fusion.weight, theirs["model.embed_tokens.weight"][-2:])
+    assert all(torch.equal(tensor, sources.tower_tensors()[name]) for name, tensor in model.modalities["graph"].tower.state_dict().items())
     return model
 
 
@@ -256,8 +256,8 @@ def test_projectors(tmp_path: Path, released: Path, name: str) -> None:
 def test_a_projector_on_a_tower_without_weights(tmp_path: Path) -> None:
     torch.save(PROJECTORS["extractor, two rows"](), tmp_path / "graph_projector.bin")
     import_weights(tmp_path / "graph_projector.bin", tmp_path / "out", llm="tiny_random", tower="identity", say=quiet)
-    assert not (tmp_path / "out" / "tower.safetensors").exists()
-    assert load_file(tmp_path / "out" / "projector.safetensors")["linear.weight"].shape == (sources.HIDDEN, sources.DIM)
+    assert not (tmp_path / "out" / "graph/tower.safetensors").exists()
+    assert load_file(tmp_path / "out" / "graph/projector.safetensors")["linear.weight"].shape == (sources.HIDDEN, sources.DIM)
 
 
 def test_compat_does_as_the_original(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_compat_does_as_the_original(tmp_path: Path) -> None:
     assert (plain.compat.last_input_only, plain.compat.tower_dropout) == (False, False)
     assert (compat.compat.last_input_only, compat.compat.tower_dropout) == (True, True)
     model = checked(tmp_path / "compat")
-    assert torch.equal(model.modality_tokens.blank, sources.full_tensors()["model.embed_tokens.weight"][-3:-2])
-    assert model.eval().tower.training
+    assert torch.equal(model.modalities["graph"].fusion.blank, sources.full_tensors()["model.embed_tokens.weight"][-3:-2])
+    assert model.eval().modalities["graph"].tower.training
 
 
 def test_compat_needs_the_row_that_the_original_leaves(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """GraphGPT's projector: one linear layer."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from graphgpt.models.projector import Projector, ProjectorConfig
@@ -21,6 +23,6 @@ class Linear(Projector):
         nn.init.normal_(self.linear.weight, std=target_rms * input_dim**-0.5)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
         tokens: Tensor = self.linear(self.dropout(states))
         return tokens

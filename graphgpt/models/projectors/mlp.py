@@ -1,5 +1,7 @@
 """Two linear layers with a GELU between them."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -29,6 +31,6 @@ class MLP(Projector):
             nn.init.zeros_(layer.bias)
         self.layers = nn.Sequential(first, nn.GELU(), second)
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
         tokens: Tensor = self.layers(self.dropout(states))
         return tokens

@@ -1,14 +1,15 @@
 """Smoothed features beside what they have in common with the other subgraph of a question."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from graphgpt.models.tower import GraphTower
+from graphgpt.models.tower import GraphReader, GraphTower
 from graphgpt.models.towers.sgc import SGC
+from graphgpt.prompts.reader import TowerReader
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
     from graphgpt.graphs.subgraph import GraphInput
+
+
+@dataclass(frozen=True)
+class PairReader(GraphReader):
+    """Joins subgraphs and their partners, and notes whose is whose."""
+
+    def collate(self, inputs: "Sequence[GraphInput]") -> "Batch":
+        # Partners are encoded like the inputs and become no tokens of their own.
+        partners = [replace(item.partner, num_tokens=0, pool=None) for item in inputs if item.partner is not None]
+        joined = super().collate([*inputs, *partners])
+        centres = iter(joined.ptr[len(inputs) : -1].tolist())
+        found = [-1 if item.partner is None else next(centres) for item in inputs] + [-1] * len(partners)
+        joined.partner = torch.repeat_interleave(torch.tensor(found), joined.ptr.diff())
+        return joined
 
 
 @TOWERS.register("pair_sgc")
@@ -40,15 +55,8 @@ class PairSGC(GraphTower):
         self.powers = self.sgc.output_dim // input_dim
         self.output_dim = 2 * self.sgc.output_dim + self.powers
 
-    @staticmethod
-    def collate(inputs: "Sequence[GraphInput]") -> "Batch":
-        # Partners are encoded like the inputs and become no tokens of their own.
-        partners = [replace(item.partner, num_tokens=0, pool=None) for item in inputs if item.partner is not None]
-        joined = GraphTower.collate([*inputs, *partners])
-        centres = iter(joined.ptr[len(inputs) : -1].tolist())
-        found = [-1 if item.partner is None else next(centres) for item in inputs] + [-1] * len(partners)
-        joined.partner = torch.repeat_interleave(torch.tensor(found), joined.ptr.diff())
-        return joined
+    def reader(self) -> TowerReader:
+        return PairReader()
 
     def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Smoothed features of all nodes, shape ``[N, d * powers]``."""

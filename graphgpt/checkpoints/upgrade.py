@@ -1,0 +1,45 @@
+"""What earlier versions wrote, as this one reads it: configs, names of files and of parameters. Pure functions of data.
+
+Format 1 had one tower per model, of whatever modality was a graph; its files lay at the root of the folder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: What a model with a language model was called.
+_RENAMED = {"graph_llm": "multimodal_llm"}
+
+#: The modules of format 1 by what they are now.
+FORMER = {"graph/tower": "tower", "graph/projector": "projector", "graph/fusion": "modality_tokens"}
+
+
+def model_settings(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's config, as data."""
+    found = {**model, "name": _RENAMED.get(model.get("name", ""), model.get("name"))}
+    if isinstance(tower := found.get("tower"), Mapping) and "weights" in tower:  # what init_from was called
+        found["tower"] = {"init_from" if key == "weights" else key: value for key, value in tower.items()}
+    return found
+
+
+def experiment_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's config, as data."""
+    found = dict(experiment)
+    if isinstance(model := found.get("model"), Mapping):
+        found["model"] = model_settings(model)
+    return found
+
+
+def part_file(folder: Path, part: str) -> Path:
+    """The file of a part of a checkpoint, whichever version wrote it; it need not be there."""
+    file = folder / f"{part}.safetensors"
+    former = folder / f"{FORMER.get(part, part)}.safetensors"
+    return former if former.is_file() and not file.is_file() else file
+
+
+def parameter_name(name: str) -> str:
+    """Of a parameter of a state to go on from, ``model.projector.weight``, its name now."""
+    root, _, rest = name.partition(".")
+    part, _, own = rest.partition(".")
+    now = next((now for now, former in FORMER.items() if former == part), None)
+    return name if now is None else f"{root}.modalities.{now.replace('/', '.')}.{own}"
