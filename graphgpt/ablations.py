@@ -8,6 +8,7 @@ from torch import Tensor
 
 from graphgpt.errors import DataError
 from graphgpt.graphs.subgraph import GraphInput
+from graphgpt.images.picture import Change, ImageInput
 from graphgpt.prompts.instruction import Instruction, ModalityInput
 from graphgpt.schema import Ablation
 from graphgpt.task import Task, generator
@@ -16,9 +17,10 @@ from graphgpt.task import Task, generator
 def ablated(task: Task, item: int, ablation: Ablation, *, seed: int, others: Tensor) -> Instruction:
     """The question about an item, as an ablation has it.
 
-    ``no_graph`` leaves the graph tokens out of the prompt, ``zeroed`` sets all node features to zero, ``shuffled`` deals them
-    out anew among the nodes of a subgraph, ``other_node`` shows the subgraphs of another item, ``no_text`` hides the item's
-    own texts. All else stays: the same neighbours are sampled.
+    ``no_graph`` and ``no_image`` leave inputs of that modality out of the prompt, ``zeroed`` sets all node features to zero and makes
+    pictures grey, ``shuffled`` deals the features out anew among the nodes of a subgraph and the parts of a picture among its places,
+    ``other_node`` shows the inputs of another item, ``no_text`` hides the item's own texts. All else stays: the same neighbours are
+    sampled.
 
     Args:
         task: Makes the question.
@@ -28,28 +30,25 @@ def ablated(task: Task, item: int, ablation: Ablation, *, seed: int, others: Ten
         others: Items that ``other_node`` draws from, shape ``[k]``.
 
     Raises:
-        DataError: ``other_node`` finds no other item with as many subgraphs.
+        DataError: ``other_node`` finds no other item with as many inputs.
     """
     instruction = task.instruction(item, seed=seed, training=False, hide_text=ablation == "no_text")
-    if ablation == "no_graph":
-        return without_graph(instruction)
+    if ablation in ("no_graph", "no_image"):
+        return instruction.without(ablation.removeprefix("no_"))
     if ablation == "zeroed":
-        return _with_features(instruction, torch.zeros_like)
+        return _with_features(instruction, torch.zeros_like, "blank", seed)
     draw = generator(seed)
     if ablation == "shuffled":
-        return _with_features(instruction, lambda x: x[torch.randperm(len(x), generator=draw)])
+        return _with_features(instruction, lambda x: x[torch.randperm(len(x), generator=draw)], "scrambled", seed)
     if ablation == "other_node":
         return instruction.with_inputs(_inputs_of_another(task, item, instruction, seed, others))
     return instruction
 
 
-def without_graph(instruction: Instruction) -> Instruction:
-    """The same text without what stood between its parts."""
-    return instruction.with_inputs(None)
-
-
-def _with_features(instruction: Instruction, change: Callable[[Tensor], Tensor]) -> Instruction:
+def _with_features(instruction: Instruction, change: Callable[[Tensor], Tensor], of_pictures: Change, seed: int) -> Instruction:
     def changed(item: ModalityInput) -> ModalityInput:
+        if isinstance(item, ImageInput):
+            return replace(item, change=of_pictures, seed=seed)
         if not isinstance(item, GraphInput):
             return item
         partner = None if item.partner is None else replace(item.partner, x=change(item.partner.x))
@@ -66,4 +65,4 @@ def _inputs_of_another(task: Task, item: int, instruction: Instruction, seed: in
             inputs = task.instruction(int(others[place]), seed=seed, training=False).inputs
             if len(inputs) == len(instruction.inputs):
                 return inputs
-    raise DataError(f"ablation: other_node finds no other item of the split with as many subgraphs as '{instruction.id}' has.")
+    raise DataError(f"ablation: other_node finds no other item of the split with as many inputs as '{instruction.id}' has.")

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from graphgpt.compatibility import run_problems
 from graphgpt.errors import ConfigError, GraphGPTError, first_line
 from graphgpt.files import fingerprint
 from graphgpt.graphs import store
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.graphs.text_encoder import LanguageModelSource
+from graphgpt.graphs.text_encoder import LanguageModelSource, standardize
+from graphgpt.images.collection import Collection
 from graphgpt.models.llm import load_llm, load_tokenizer
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS
 from graphgpt.task import Task
@@ -34,7 +36,8 @@ def build_task(experiment: Any) -> Task:
 
 
 def open_dataset(dataset: Any, llm: Any, text_encoder: Any = None) -> Any:
-    """Open the data of a dataset's config: a graph with features, or whatever its kind has.
+    """Open the data of a dataset's config: a graph with features, or whatever its kind has; of pictures with a text encoder, what that
+    makes of their texts.
 
     Args:
         dataset: The config.
@@ -46,13 +49,20 @@ def open_dataset(dataset: Any, llm: Any, text_encoder: Any = None) -> Any:
     """
     source = DATASETS.build(dataset)
     if source.kind != "graph":
-        return source.open()
+        opened = source.open()
+        return opened if text_encoder is None else encode_titles(opened, text_encoder, llm)
     graph = store.open_graph(source, TEXT_ENCODERS.build(dataset.text_encoder), *_source(llm))
     if text_encoder is not None:
         return encode_texts(dataclasses.replace(graph, x=None), text_encoder, llm)
     nodes, edges = f"{graph.num_nodes:,}", f"{graph.num_edges:,}"
     log.info("Graph %s: %s nodes, %s edges, %d classes.", graph.card["name"], nodes, edges, len(graph.class_names))
     return graph
+
+
+def encode_titles(collection: Collection, text_encoder: Any, llm: Any) -> Tensor:
+    """What a text encoder makes of the pictures' texts, standardised, shape ``[n, d]``, float32."""
+    texts = [f"{title}\n{body}" for title, body in zip(collection.titles.to_pylist(), collection.bodies.to_pylist(), strict=True)]
+    return standardize(TEXT_ENCODERS.build(text_encoder).encode(texts, _source(llm)[0]))
 
 
 def encode_texts(graph: TextAttributedGraph, text_encoder: Any, llm: Any) -> TextAttributedGraph:

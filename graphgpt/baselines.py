@@ -20,6 +20,8 @@ NAMES: dict[Baseline, str] = {
     "sgc": "2-hop SGC",
     "gcn": "GCN",
     "graphsage": "GraphSAGE",
+    "probe": "Logistic regression on pooled states",
+    "neighbor": "Nearest neighbor on pooled states",
     "text_cosine": "Text cosine",
     "two_hop_cosine": "2-hop cosine",
     "common_neighbors": "Common neighbors",
@@ -61,6 +63,66 @@ def baseline_scores(
         if wanted(network):
             scores = network_scores(network, graph, train, train[:0] if val is None else val, seed)
             yield NAMES[network], scores[test].numpy()
+
+
+def state_scores(
+    y: Tensor,
+    train: Tensor,
+    val: Tensor,
+    test: Tensor,
+    classes: int,
+    pooled: Callable[[Tensor], np.ndarray] | None,
+    names: Collection[str] | None = None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Majority class, and classifiers on one vector of each item: logistic regression, its C chosen on validation, and nearest neighbour.
+
+    Args:
+        y: Class of every item, shape ``[n]``, int64, -1 where unknown.
+        train: Items to fit on, shape ``[k]``.
+        val: Items that choose, shape ``[v]``; those without a label say nothing.
+        test: Items to score, shape ``[m]``.
+        classes: How many.
+        pooled: A vector of each item; None leaves out what needs it.
+        names: Keys of ``NAMES``; None is all there are.
+
+    Yields:
+        A name, and a score for every class of every test item, shape ``[m, classes]``.
+    """
+    train, val = train[y[train] >= 0], val[y[val] >= 0]
+    labels = y[train].numpy()
+
+    def wanted(name: str) -> bool:
+        return names is None or name in names
+
+    if wanted("majority"):
+        yield NAMES["majority"], np.tile(np.bincount(labels, minlength=classes).astype(float), (len(test), 1))
+    if pooled is None or not (wanted("probe") or wanted("neighbor")):
+        return
+    states = [pooled(items) for items in (train, val, test)]
+    mean, deviation = states[0].mean(axis=0), states[0].std(axis=0) + 1e-6
+    known, chosen_on, asked = ((part - mean) / deviation if len(part) else part for part in states)
+    if wanted("probe"):
+        yield NAMES["probe"], _probe(known, labels, chosen_on, y[val].numpy(), asked, classes)
+    if wanted("neighbor"):
+        long = known / np.linalg.norm(known, axis=1, keepdims=True)
+        nearest = (asked @ long.T).argmax(axis=1)
+        yield NAMES["neighbor"], np.eye(classes)[labels[nearest]]
+
+
+def _probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
+    """Class probabilities by the logistic regression whose C is best on validation, shape ``[m, classes]``."""
+    from sklearn.linear_model import LogisticRegression
+
+    best, right = None, -1.0
+    for c in (0.001, 0.01, 0.1, 1.0):
+        fitted = LogisticRegression(C=c, max_iter=300).fit(x, labels)
+        score = float(fitted.score(val, val_labels)) if len(val) else 0.0
+        if score > right:
+            best, right = fitted, score
+    assert best is not None
+    scores = np.zeros((len(test), classes))
+    scores[:, best.classes_] = best.predict_proba(test)
+    return scores
 
 
 def network_scores(network: Baseline, graph: TextAttributedGraph, train: Tensor, val: Tensor, seed: int, *, steps: int = 300) -> Tensor:

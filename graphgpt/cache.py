@@ -12,9 +12,11 @@ from graphgpt.files import cache_dir
 KINDS = {
     "features": "texts of a graph as numbers, made by a text encoder",
     "graphs": "a graph read from its files",
+    "images": "a collection of pictures, read or drawn",
     "instructions": "a file of conversations, read",
     "llm": "a language model unpacked from its file",
     "released_graphs": "a file of graphs, unpacked",
+    "states": "what a frozen tower made of pictures",
 }
 
 

@@ -154,11 +154,15 @@ def idle_in_evaluation(config: Any, model: Any, task: Any) -> dict[str, str]:
     if missing := [name for name in config.baselines if name not in baselines]:
         known = f"it has {', '.join(sorted(baselines))}" if baselines else "it has none"
         found["baselines"] = f"there is no {' and no '.join(missing)} for task.name={task.name} and model.name={model.name}; {known}."
-    has_tokens = any(TASKS.get(one.name).modalities(one) != () for one in tasks)
-    if not reads_words and set(config.ablation) <= {"no_graph", "no_text"}:
+    shown = [TASKS.get(one.name).modalities(one) for one in tasks]
+    has_tokens = any(modalities != () for modalities in shown)
+    absent = [name for name in ("graph", "image") if all(modalities is not None and name not in modalities for modalities in shown)]
+    if not reads_words and set(config.ablation) <= {"no_graph", "no_image", "no_text"}:
         found["ablation"] = f"changes nothing, for model.name={model.name} reads no words."
-    elif not has_tokens and set(config.ablation) <= {"no_graph", "zeroed", "shuffled", "other_node"}:
-        found["ablation"] = f"changes nothing, for no prompt of task.name={task.name} has graph tokens."
+    elif not has_tokens and set(config.ablation) <= {"no_graph", "no_image", "zeroed", "shuffled", "other_node"}:
+        found["ablation"] = f"changes nothing, for no prompt of task.name={task.name} has tokens of inputs."
+    elif absent and set(config.ablation) <= {f"no_{name}" for name in absent}:
+        found["ablation"] = f"changes nothing, for no prompt of task.name={task.name} has a {' or '.join(absent)}."
     return found
 
 

@@ -121,7 +121,7 @@ class EvaluationConfig:
     """Prompts per forward pass."""
     writing_batch_size: int = Field(default=16, ge=1)
     """Answers written at once: a forward pass adds one token to each."""
-    ablation: Annotated[tuple[Ablation, ...], _some_of(Ablation, {"all": ABLATIONS, None: ()})] = ("no_graph",)
+    ablation: Annotated[tuple[Ablation, ...], _some_of(Ablation, {"all": ABLATIONS, None: ()})] = ("no_graph", "no_image")
     """Also the same model with a part of each question taken away: one, a list, ``all`` or ``none``."""
     generate: bool = False
     """Where candidates are scored, also write an answer and read it: how often it is right, and how often it is none of them."""

@@ -43,10 +43,12 @@ SPLITS: tuple[Split, ...] = typing.get_args(Split)
 Kind = typing.Literal["graph", "images", "records"]
 
 #: What an evaluation can take away from a question.
-Ablation = typing.Literal["none", "no_graph", "zeroed", "shuffled", "other_node", "no_text"]
+Ablation = typing.Literal["none", "no_graph", "no_image", "zeroed", "shuffled", "other_node", "no_text"]
 
 #: Simple methods that an evaluation can set beside the model.
-Baseline = typing.Literal["majority", "tfidf", "sgc", "gcn", "graphsage", "text_cosine", "two_hop_cosine", "common_neighbors", "llm"]
+Baseline = typing.Literal[
+    "majority", "tfidf", "sgc", "gcn", "graphsage", "probe", "neighbor", "text_cosine", "two_hop_cosine", "common_neighbors", "llm"
+]
 
 
 #: Those of them that train a network on the whole graph at once.

@@ -181,13 +181,23 @@ class Task(ABC):
         each = [self.answer_metrics(prediction) for prediction in predictions]
         return {name: float(np.mean([metrics[name] for metrics in each])) for name in each[0]}
 
-    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    def baselines(
+        self,
+        items: Tensor,
+        seed: int,
+        names: Collection[str] | None = None,
+        *,
+        pooled: Callable[[Tensor], np.ndarray] | None = None,
+        asked: Sequence[Instruction] = (),
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Simple methods to be held against, each with a score for every candidate of every item, shape ``[k, c]``.
 
         Args:
             items: To score, shape ``[k]``.
             seed: Of what the methods leave to chance.
             names: Keys of ``graphgpt.baselines.NAMES``; None is all that the task has.
+            pooled: What the model's tower makes of items, one vector of each, shape ``[k, d]``; None where there is no model.
+            asked: The questions about the items, for tasks in which chance has a say.
         """
         yield from ()
 

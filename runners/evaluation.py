@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from graphgpt.ablations import ablated, without_graph
+from graphgpt.ablations import ablated
 from graphgpt.baselines import NAMES
 from graphgpt.checkpoints.card import add_scores
 from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, read_history, read_manifest
@@ -37,6 +38,7 @@ from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.processors import threads
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.reader import join
 from graphgpt.registry import MODELS
 from graphgpt.runners.analysis import (
     Answers,
@@ -52,7 +54,7 @@ from graphgpt.runners.analysis import (
     parse_answer,
 )
 from graphgpt.runners.comparison import compared_rows
-from graphgpt.runners.data import mix
+from graphgpt.runners.data import chunks, mix
 from graphgpt.runners.lightning import quiet_libraries
 from graphgpt.runners.prediction import predict
 from graphgpt.runners.report import Report, Row, Sample, score_table, write_report
@@ -60,6 +62,7 @@ from graphgpt.runners.samples import graph_of, shown_sample
 from graphgpt.runners.training_report import read_stages
 from graphgpt.schema import NETWORKS, Baseline, Split
 from graphgpt.task import Task
+from graphgpt.tasks.picture_task import PictureTask
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +72,13 @@ WRITTEN = Metric(name="generated_accuracy", title="Written", legend="Written: ac
 #: What tables call a model's answers under each ablation (as they are: by its own title), with a note.
 VARIANTS = {
     "none": ("", "this model"),
-    "no_graph": ("Graph tokens removed", "the same model, text only"),
+    "no_graph": ("Graph tokens removed", "the same model, without graphs"),
+    "no_image": ("Image tokens removed", "the same model, without pictures"),
     "zeroed": ("Node features zeroed", "the same model"),
     "shuffled": ("Node features shuffled", "the same model, within each subgraph"),
     "other_node": ("Another item's subgraph", "the same model"),
-    "no_text": ("Own text hidden", "the same model, graph tokens only"),
-    "llm": (NAMES["llm"], "no graph tokens, no adapters"),
+    "no_text": ("Own text hidden", "the same model, tokens of inputs only"),
+    "llm": (NAMES["llm"], "no tokens of inputs, no adapters"),
 }
 
 
@@ -147,7 +151,8 @@ def evaluate(model: Model, task: Task, config: Any, folder: Path) -> dict[str, A
             for i, text in zip(chosen, texts, strict=True):
                 found[i] = replace(found[i], text=text)
         predictions[step] = dict(zip(items, found, strict=True))
-    result = write_evaluation(task, config, model.config, predictions, leakage, trained, folder)
+    pooled = functools.partial(pooled_states, model, task) if isinstance(task, PictureTask) else None
+    result = write_evaluation(task, config, model.config, predictions, leakage, trained, folder, pooled)
     show(result, folder)
     return result
 
@@ -210,9 +215,11 @@ def passes(task: Task, config: Any, model: Any) -> Iterator[Pass]:
         config: The ``EvaluationConfig``.
         model: The model's ``Config``.
     """
-    variants = ["none", *(name for name in config.ablation if name != "none")]
+    there = _modalities(task, config)
+    absent = {f"no_{name}" for name in ("graph", "image") if name not in there}
+    variants = ["none", *(name for name in config.ablation if name != "none" and name not in absent)]
     reads_words = MODELS.get(model.name).reads_words
-    if not reads_words and (wordy := [name for name in ("no_graph", "no_text") if name in variants]):
+    if not reads_words and (wordy := [name for name in ("no_graph", "no_image", "no_text") if name in variants]):
         log.info("ablation: %s is left out, for model.name=%s reads no words.", " and ".join(wordy), model.name)
         variants = [name for name in variants if name not in wordy]
     if "no_text" in variants and not _has_own_text(task, config):
@@ -262,7 +269,7 @@ def questions(task: Task, config: Any, step: Pass, items: Sequence[int]) -> list
     """The questions of a pass."""
     asked, others = worded(task, step.wording), task.items(config.split)
     if step.variant == "llm":
-        return [without_graph(asked.instruction(item, seed=mix(step.seed, item), training=False)) for item in items]
+        return [asked.instruction(item, seed=mix(step.seed, item), training=False).without() for item in items]
     ablation: Any = step.variant
     return [ablated(asked, item, ablation, seed=mix(step.seed, item), others=others) for item in items]
 
@@ -293,6 +300,7 @@ def write_evaluation(
     leakage: dict[str, Any] | None,
     trained: dict[str, Any],
     folder: Path,
+    pooled: Callable[[Tensor], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Everything that follows from predictions: the files of an evaluation, and the scores on the checkpoint's card.
 
@@ -304,6 +312,7 @@ def write_evaluation(
         leakage: Of :func:`check_leakage`.
         trained: Of :func:`unseen`, like the task.
         folder: Where the files go.
+        pooled: What the model's tower makes of items, for the simple methods that read it; None where there is no model.
 
     Returns:
         What ``metrics.json`` holds.
@@ -311,7 +320,7 @@ def write_evaluation(
     rows = [
         *_model_rows(task, config, model, predictions),
         *compared_rows(task, config, predictions[main_pass(config)]),
-        *_baseline_rows(task, config, predictions),
+        *_baseline_rows(task, config, predictions, pooled),
     ]
     declared = declared_metrics(task, config)
     names = [*declared, *rows[0].metrics]  # a task may measure what it does not declare
@@ -444,14 +453,28 @@ def _model_rows(task: Task, config: Any, model: Any, predictions: Predictions) -
             yield _row(label(variant, model), [_answers(task, config, run) for run in runs], task, config, note, is_model=variant != "llm")
 
 
-def _baseline_rows(task: Task, config: Any, predictions: Predictions) -> Iterator[Row]:
+def pooled_states(model: Model, task: PictureTask, items: Tensor) -> np.ndarray:
+    """What a model's tower makes of the pictures of items, one vector of each, shape ``[k, d]``, float32."""
+    tower: Any = model.parts.get("image/tower", model.parts.get("tower"))
+    reader, found = tower.reader(), []
+    for chunk in chunks(items.tolist(), 32):
+        inputs = join(reader, [task.collection.image(task.picture(item)) for item in chunk])
+        with torch.inference_mode():
+            found.append(tower.summary(tower(inputs.to(model.device).joined), inputs.lengths).float().cpu())
+    return torch.cat(found).numpy()
+
+
+def _baseline_rows(
+    task: Task, config: Any, predictions: Predictions, pooled: Callable[[Tensor], np.ndarray] | None = None
+) -> Iterator[Row]:
     names = baseline_names(task, config.baselines, config.max_edges)
     if not task.candidates or not names or config.shard:
         return
     runs: dict[str, list[Answers]] = {}
     for step, run in predictions.items():
         if step.variant == "none" and step.wording is None:
-            for name, scores in task.baselines(torch.tensor([*run]), step.seed, names):
+            asked = questions(task, config, step, [*run])
+            for name, scores in task.baselines(torch.tensor([*run]), step.seed, names, pooled=pooled, asked=asked):
                 runs.setdefault(name, []).append(Answers(truth=_truth(run), scores=scores))
     for name, answers in runs.items():
         yield _row(name, answers, task, config)
@@ -522,8 +545,9 @@ def _record(task: Task, config: Any, step: Pass, item: int, prediction: Predicti
     """A line of predictions.jsonl."""
     record = {**dataclasses.asdict(step), "item": item, **dataclasses.asdict(prediction)}
     if prediction.scores is not None and task.candidates is not None:
-        record["answer"] = task.candidates[prediction.answer or 0]
-        record["scores"] = dict(zip(task.candidates, prediction.scores, strict=True))
+        names = prediction.choices or task.candidates
+        record["answer"] = names[prediction.answer or 0]
+        record["scores"] = dict(zip(names, prediction.scores, strict=True))
         if config.generate:
             said = parse_answer(prediction.text or "", task.candidates)
             record["written"] = "invalid" if said is None else task.candidates[said]
@@ -601,6 +625,13 @@ def _main(result: Mapping[str, Any]) -> Metric:
 def _without_adapters(model: Model) -> Iterator[None]:
     with model.llm.disable_adapter() if isinstance(model.llm, peft().PeftModel) else contextlib.nullcontext():
         yield
+
+
+def _modalities(task: Task, config: Any) -> set[str]:
+    """What stands in the prompts beside words; the first few tell."""
+    first = draw(task, config, config.seed)[:8].tolist()
+    asked = questions(task, config, main_pass(config), first)
+    return {item.modality for instruction in asked for item in instruction.inputs}
 
 
 def _has_own_text(task: Task, config: Any) -> bool:

@@ -93,6 +93,7 @@ class Sample:
         id: Of the sample.
         title: What its nodes are called.
         prompt: What the model read, with each run of graph tokens as ``<graph: 14 tokens>``.
+        pictures: What stood behind the image tokens, small, as addresses that hold the picture itself.
         subgraphs: What stood behind the graph tokens, in their order; none for a question of text only.
         truth: The right answer.
         answer: The candidate that the model chose, None where there are no candidates.
@@ -107,6 +108,7 @@ class Sample:
     title: str
     prompt: str
     subgraphs: list[Neighborhood]
+    pictures: list[str]
     truth: str
     answer: str | None
     candidates: list[tuple[str, float]]
@@ -258,7 +260,7 @@ def _duration(seconds: float) -> str:
 
 def _tokens(prompt: str) -> list[tuple[str, bool]]:
     """The prompt in pieces, each with whether it stands for graph tokens."""
-    return [(piece, i % 2 == 1) for i, piece in enumerate(re.split(r"(<graph:[^<>]*>)", prompt)) if piece]
+    return [(piece, i % 2 == 1) for i, piece in enumerate(re.split(r"(<(?:graph|image): [^<>]*>)", prompt)) if piece]
 
 
 # Curves

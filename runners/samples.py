@@ -1,10 +1,14 @@
 """A question with its answer as a report shows it."""
 
+import base64
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.images.picture import ImageInput
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import Prediction
 from graphgpt.runners.analysis import nodes_of, subgraphs_of
@@ -13,6 +17,8 @@ from graphgpt.task import Task
 
 #: So many nodes of a subgraph are drawn; more could not be told apart.
 _MAX_DRAWN = 120
+#: Pixels along the longer side of a picture.
+_THUMBNAIL = 160
 
 
 def graph_of(task: Task) -> TextAttributedGraph | None:
@@ -23,7 +29,7 @@ def graph_of(task: Task) -> TextAttributedGraph | None:
 
 def shown_sample(task: Task, instruction: Instruction, prediction: Prediction) -> Sample:
     """One question of a task with what the model said."""
-    names, graph = task.candidates, graph_of(task)
+    names, graph = prediction.choices or task.candidates, graph_of(task)
     nodes = nodes_of(instruction)
     candidates = []
     if names and prediction.scores is not None:
@@ -31,8 +37,9 @@ def shown_sample(task: Task, instruction: Instruction, prediction: Prediction) -
         candidates = sorted(zip(names, chances, strict=True), key=lambda pair: -pair[1])
     return Sample(
         id=prediction.id,
-        title=" and ".join(graph.title(node) for node in nodes) if graph and nodes else prediction.id,
+        title=_title(graph, nodes, instruction) or prediction.id,
         prompt=instruction.prompt,
+        pictures=[thumbnail(item) for item in instruction.inputs if isinstance(item, ImageInput)],
         subgraphs=[_neighborhood(graph, subgraph) for subgraph in subgraphs_of(instruction)] if graph else [],
         truth=prediction.expected,
         answer=candidates[0][0] if candidates else None,
@@ -40,6 +47,22 @@ def shown_sample(task: Task, instruction: Instruction, prediction: Prediction) -
         generated=prediction.text,
         metrics={} if names else task.answer_metrics(prediction),
     )
+
+
+def _title(graph: TextAttributedGraph | None, nodes: Sequence[int], instruction: Instruction) -> str:
+    """What a question is about, by name; empty where nothing tells."""
+    if graph and nodes:
+        return " and ".join(graph.title(node) for node in nodes)
+    return " and ".join(item.title for item in instruction.inputs if isinstance(item, ImageInput))
+
+
+def thumbnail(item: ImageInput) -> str:
+    """A small copy of a picture as an address that holds it, for pages that want no files beside them."""
+    picture = item.load()
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _neighborhood(graph: TextAttributedGraph, subgraph: Any) -> Neighborhood:

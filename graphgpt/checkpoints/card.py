@@ -10,6 +10,7 @@ from graphgpt.checkpoints.next_steps import Step, after_training
 from graphgpt.checkpoints.shapes import Score
 from graphgpt.errors import amount
 from graphgpt.files import write_json, write_text
+from graphgpt.models.parts import modalities_of
 from graphgpt.records import read_record
 
 SCORES = "scores.json"
@@ -62,22 +63,29 @@ def model_card(manifest: Mapping[str, Any], history: list[dict[str, Any]], score
     """What a checkpoint is, and what can be done with it (``steps``), in Markdown with the header that model hubs read."""
     model, title = manifest["model"], manifest["task"].replace("_", " ").capitalize()
     what, header = "The weights of a tower, and of what it was trained with.", ["library_name: graphgpt"]
-    parts = {"Tower": model["tower"]["name"]}
+    modalities = modalities_of(model)
+    of = {name: f" ({name})" if len(modalities) > 1 else "" for name in modalities}
+    parts = {f"Tower{of[name]}": one["tower"]["name"] for name, one in modalities.items()}
     if manifest["llm"]:
-        title += " with graph tokens"
-        what = "A projector (and perhaps adapters) by which a language model reads graphs. The language model itself is not part of it."
+        reads = " and ".join(f"{name}s" for name in modalities)
+        title += f" with {' and '.join(modalities)} tokens" if modalities else ""
+        what = f"A projector (and perhaps adapters) by which a language model reads {reads}. The language model itself is not part of it."
+        if not modalities:
+            what = "Adapters of a language model, which itself is not part of it."
         base = model["llm"]["path"]
         header.append(f"base_model: {json.dumps(base)}")
         parts["Language model (not in here)"] = f"`{base}`, licence: {licence_of(base)}"
         parts["Fingerprint"] = f"`{manifest['llm']['fingerprint']}`"
-        parts["Projector"] = model["projector"]["name"]
+        parts |= {f"Projector{of[name]}": one["projector"]["name"] for name, one in modalities.items()}
         rank = model["lora"]["rank"]
         parts["Adapters"] = f"LoRA of rank {rank}" if rank else "none: the language model is as it was"
     parts["Task"] = manifest["task"]
     if data := manifest.get("data"):
-        parts["Trained on"] = f"{data.get('name', 'unknown')} ({data.get('features', '?')} features per node)"
+        width = f" ({data.get('features') or '?'} features per node)" if "graph" in modalities else ""
+        parts["Trained on"] = f"{data.get('name', 'unknown')}{width}"
     parts["Stages"] = " -> ".join(stage["name"] for stage in history) or "unknown"
-    parts["Started from"] = manifest["parent"]["path"] if manifest.get("parent") else model["tower"].get("init_from") or "new weights"
+    origins = " and ".join(one["tower"]["init_from"] for one in modalities.values() if one["tower"].get("init_from"))
+    parts["Started from"] = manifest["parent"]["path"] if manifest.get("parent") else origins or "new weights"
     parts["Command"] = f"`{manifest.get('command', 'unknown')}`"
     parts["Made"] = manifest["created"]
     lines = [

@@ -297,7 +297,7 @@ def width_problem(reader: str, trained: Mapping[str, Any], data: Mapping[str, An
         trained: The manifest's ``data``: ``features``, the width, and ``features_from``, if they are known.
         data: The same of the graph, and its ``name``; a task's ``data``.
     """
-    if trained.get("features") in (None, data["features"]):
+    if data.get("features") is None or trained.get("features") in (None, data["features"]):
         return None
     theirs, ours = (f" (from {source})" if (source := side.get("features_from")) else "" for side in (trained, data))
     return (

@@ -82,6 +82,7 @@ def answers(model: Answers, candidates: Sequence[str] | None, instructions: Sequ
     """
     prompts = [model.processor.prompt(instruction) for instruction in instructions]
     possible = [model.processor.answer(name) for name in candidates or ()]
+    own = [[model.processor.answer(name) for name in instruction.choices] for instruction in instructions]
     writes = config.generate or not possible
     with torch.inference_mode():
         prefix = prefix_of(model, prompts)
@@ -92,7 +93,11 @@ def answers(model: Answers, candidates: Sequence[str] | None, instructions: Sequ
         texts: list[str | None] = [None] * len(asked)
         if possible:
             parts = (asked[at : at + config.batch_size] for at in range(0, len(asked), config.batch_size))
-            scores = [row for part in parts for row in score(model, part, possible, prefix).tolist()]
+            if any(own[first : first + size]):
+                pairs = zip(asked, own[first : first + size], strict=True)
+                scores = [score(model, [prompt], choices or possible, prefix)[0].tolist() for prompt, choices in pairs]
+            else:
+                scores = [row for part in parts for row in score(model, part, possible, prefix).tolist()]
         if writes:
             texts = [*generate(model, asked, config.max_new_tokens, prefix)]
         for instruction, prompt, row, text in zip(instructions[first : first + size], asked, scores, texts, strict=True):
@@ -103,4 +108,6 @@ def answers(model: Answers, candidates: Sequence[str] | None, instructions: Sequ
                 scores=row,
                 expected=instruction.messages[-1].text,
                 text=text,
+                references=instruction.references,
+                choices=instruction.choices,
             )

@@ -202,7 +202,10 @@ class Grounding(Model):
     def task_problems(cls, config: Any, task: Any) -> list[str]:
         """Another task, or one whose texts are not in the form that the text side reads."""
         if TASKS.get(task.name).asks:
-            return [f"task.name: model.name={config.name} learns from task=grounding alone, found '{task.name}'."]
+            fitting = {"graph": "grounding", "image": "image_grounding"}.get(TOWERS.get(config.tower.name).modality, "grounding")
+            return [f"task.name: model.name={config.name} learns from task={fitting} alone, found '{task.name}'."]
+        if found := super().task_problems(config, task):
+            return found
         side = config.text.name
         if TEXT_SIDES.get(side).reads_embeddings and task.text_encoder is None:
             return [f"task.text_encoder: is null, and model.text.name={side} reads what one makes; use model/text=transformer."]

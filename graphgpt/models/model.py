@@ -10,7 +10,7 @@ from graphgpt.metrics import LOSS, Metric
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import Prediction
-from graphgpt.registry import TEXT_ENCODERS, TOWERS
+from graphgpt.registry import TASKS, TEXT_ENCODERS, TOWERS
 
 
 class Example(Protocol):
@@ -79,7 +79,13 @@ class Model(nn.Module, ABC):
     @classmethod
     def task_problems(cls, config: Any, task: Any) -> list[str]:
         """What keeps a model from learning a task, seen from both ``Config`` s, one sentence each."""
-        return []
+        shown = TASKS.get(task.name).modalities(task)
+        return [
+            f"model.tower.name: '{tower.name}' reads a {modality}, which prompts of '{task.name}' have not; they have "
+            f"{' and '.join(shown) or 'words alone'}."
+            for modality, tower in cls.towers(config).items()
+            if shown is not None and modality not in shown
+        ]
 
     @classmethod
     @abstractmethod

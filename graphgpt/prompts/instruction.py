@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -74,6 +74,8 @@ class Instruction:
         id: Names the sample in predictions and in error messages.
         messages: Alternating user and assistant turns, perhaps after a system message; the last one is the answer.
         truth: Index of the right answer among the task's candidates, None where the task has none.
+        references: All right answers where there are several, of which the last message is one.
+        choices: The candidates, where each question has its own.
         texts: What of the messages, literally, a prompt that is too long may be shortened by: texts that say less when they are cut, not
             the question. None of the answer.
         limits: Config keys of what keeps it from being longer still, so that lower values make it shorter.
@@ -82,6 +84,8 @@ class Instruction:
     id: str
     messages: tuple[Message, ...]
     truth: int | None = None
+    references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
 
@@ -90,15 +94,21 @@ class Instruction:
         """All that is no text, in the order in which it is read."""
         return tuple(item for message in self.messages for item in message.inputs)
 
-    def with_inputs(self, inputs: Sequence[ModalityInput] | None) -> "Instruction":
-        """The same words around others of as many inputs, in their order; None leaves them out."""
-        upcoming = None if inputs is None else iter(inputs)
-
-        def changed(part: Part) -> tuple[Any, ...]:
-            return (part,) if isinstance(part, str) else () if upcoming is None else (next(upcoming),)
-
-        messages = (Message(one.role, *(new for part in one.content for new in changed(part))) for one in self.messages)
+    def with_inputs(self, inputs: Sequence[ModalityInput]) -> "Instruction":
+        """The same words around others of as many inputs, in their order."""
+        upcoming = iter(inputs)
+        messages = (
+            Message(one.role, *(part if isinstance(part, str) else next(upcoming) for part in one.content)) for one in self.messages
+        )
         return replace(self, messages=tuple(messages))
+
+    def without(self, modality: str | None = None) -> "Instruction":
+        """The same words without the inputs of a modality; None leaves all out."""
+
+        def kept(part: Part) -> bool:
+            return isinstance(part, str) or (modality is not None and part.modality != modality)
+
+        return replace(self, messages=tuple(Message(one.role, *filter(kept, one.content)) for one in self.messages))
 
     def shortened(self, text: str, length: int) -> "Instruction":
         """The same with one of its ``texts`` cut to so many characters, out of its middle: a beginning and an end say most."""

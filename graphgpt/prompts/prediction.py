@@ -14,6 +14,8 @@ class Prediction:
         scores: Log-likelihood of every candidate, None without candidates.
         expected: The right answer as text.
         text: Greedy answer, None when none was generated.
+        references: All right answers where there are several.
+        choices: The candidates, where each question has its own.
     """
 
     id: str
@@ -22,6 +24,13 @@ class Prediction:
     scores: list[float] | None
     expected: str
     text: str | None = None
+    references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """All right answers."""
+        return self.references or (self.expected,)
 
     @property
     def answer(self) -> int | None:

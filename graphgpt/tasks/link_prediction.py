@@ -144,7 +144,7 @@ class LinkPrediction(GraphTask):
             "hard_auc": float(roc_auc_score(linked, margin > 0)) if both else float("nan"),
         }
 
-    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None, **others: Any) -> Iterator[tuple[str, np.ndarray]]:
         from graphgpt.baselines import link_scores
 
         yield from link_scores(self.edges, self.items("train"), items, seed, names=names)

@@ -63,7 +63,7 @@ class NodeClassification(GraphTask):
             subgraphs=(subgraph,),
         )
 
-    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None, **others: Any) -> Iterator[tuple[str, np.ndarray]]:
         from graphgpt.baselines import baseline_scores
 
         yield from baseline_scores(self.graph, self.items("train"), items, seed, val=self.items("val"), names=names)

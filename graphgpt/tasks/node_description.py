@@ -8,6 +8,7 @@ from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
 from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.text_metrics import rouge_l
 from graphgpt.tasks.worded import TaskConfig
 
 
@@ -40,20 +41,3 @@ class NodeDescription(GraphTask):
     def answer_metrics(self, prediction: Prediction) -> dict[str, float]:
         """ROUGE-L of the answer against the node's own text."""
         return {"rouge_l": rouge_l(prediction.expected, prediction.text or "")}
-
-
-def rouge_l(expected: str, said: str) -> float:
-    """F1 of the longest common subsequence of lower-case words (Lin, "ROUGE", 2004, section 3.1, with beta 1)."""
-    right, words = _words(expected), _words(said)
-    if not right or not words:
-        return 0.0
-    longest = [0] * (len(words) + 1)
-    for word in right:
-        diagonal = 0
-        for j, other in enumerate(words, start=1):
-            diagonal, longest[j] = longest[j], diagonal + 1 if word == other else max(longest[j], longest[j - 1])
-    return 2 * longest[-1] / (len(right) + len(words))
-
-
-def _words(text: str) -> list[str]:
-    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

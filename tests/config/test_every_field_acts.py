@@ -18,20 +18,24 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import csv_overrides, make_dataset_config, make_graph, make_model, make_task, parsed
+import transformers
+from helpers import CONFIGS, csv_overrides, make_dataset_config, make_graph, make_model, make_task, parsed
+from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.command_line import check_command_line
 from graphgpt.config import EvaluationConfig, ExperimentConfig, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
+from graphgpt.files import cache_dir
 from graphgpt.graphs.dataset import DatasetConfig, SplitConfig
 from graphgpt.graphs.splits import split_nodes
+from graphgpt.images.dataset import ImageDatasetConfig
 from graphgpt.metrics import Declared, Metric
 from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
 from graphgpt.models.tower import build_tower
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
-from graphgpt.registry import FUSIONS, PROJECTORS, REGISTRIES, TASKS, TEMPLATES, TEXT_ENCODERS, TEXT_SIDES, TOWERS
+from graphgpt.registry import DATASETS, FUSIONS, PROJECTORS, REGISTRIES, TASKS, TEMPLATES, TEXT_ENCODERS, TEXT_SIDES, TOWERS
 from graphgpt.runners.evaluation import evaluate
 from graphgpt.runners.strategies import build_strategy
 from graphgpt.schema import SPLITS, ActsWith, registry_of
@@ -77,6 +81,7 @@ def all_fields() -> dict[str, tuple[type, str]]:
 HERE = "config/test_every_field_acts.py"
 EVALUATION, TRAINING, QUANTIZATION = "runners/test_evaluation.py", "runners/test_training.py", "models/test_quantization.py"
 COMPOSES = "config/test_shipped_configs.py::test_composes"
+PICTURES, PICTURE_TOWERS = "images/test_datasets.py", "models/test_image_towers.py"
 SHOWN_BY = {
     "*/*.name": COMPOSES,
     "experiment.name": "test_launch.py::test_a_run_folder_is_made_once_and_by_one_run",
@@ -85,6 +90,18 @@ SHOWN_BY = {
     "experiment.resume": f"{TRAINING}::test_killed_and_resumed_is_as_if_never_stopped",
     "experiment.plugins": "test_untrusted_folders.py::test_plugins_that_the_user_names_too_are",
     "experiment.*": COMPOSES,
+    "tower/vision.path": f"{PICTURE_TOWERS}::test_states_are_those_of_transformers",
+    "tower/vision.revision": f"{PICTURE_TOWERS}::test_a_revision_is_asked_for",
+    "tower/*.cache": f"{PICTURE_TOWERS}::test_a_picture_is_encoded_once",
+    "tower/*.cache_gb": f"{PICTURE_TOWERS}::test_the_limit_holds",
+    "dataset/image_folder.*": f"{PICTURES}::test_a_folder_for_each_class",
+    "dataset/image_csv.on_bad": f"{PICTURES}::test_pictures_that_cannot_be_read_are_counted",
+    "dataset/image_csv.*": f"{PICTURES}::test_a_table_of_pictures",
+    "dataset/openmoji.*": f"{PICTURES}::test_variants_by_skin_tone_stay_together",
+    "dataset/emoji_scenes.*": f"{PICTURES}::test_scenes_follow_from_the_seed",
+    "task/image_naming.choices": "tasks/test_picture_tasks.py::test_a_name_is_chosen_among_others_of_its_split",
+    "task/image_grounding.text_encoder": "tasks/test_picture_tasks.py::test_without_an_encoder_the_names_themselves_are_given",
+    "task/visual_question.*": "tasks/test_picture_tasks.py::test_questions_of_other_kinds_are_written",
     "model/multimodal_llm.fusion": "models/test_modalities.py::test_the_short_form_is_one_modality",
     "model/multimodal_llm.modalities": "models/test_modalities.py::test_a_mixed_batch_gives_the_losses_of_each_alone",
     "evaluation.name": f"{EVALUATION}::test_the_program_leaves_a_run_folder",
@@ -184,6 +201,31 @@ def questions() -> Any:
     return [item for i in (0, 1) for item in task.instruction(int(task.items("train")[i]), seed=0, training=False).inputs]
 
 
+@cache
+def pictures(**fields: Any) -> Any:
+    """A few scenes with questions about them."""
+    cls = DATASETS.get("emoji_scenes")
+    return cls(parsed(cls.Config, {"name": "emoji_scenes", "scenes": 20, "size": 48, "things": 6})).open()
+
+
+@cache
+def vision() -> str:
+    """The folder of a small vision transformer."""
+    folder = cache_dir() / "vision"
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).save_pretrained(folder)
+    processing = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processing))
+    return str(folder)
+
+
 def seen(module: Any, *inputs: Any) -> Any:
     """Shapes of a module's weights, which of them learn, and what comes out in training."""
     torch.manual_seed(1)
@@ -199,7 +241,8 @@ def tower(name: str, data: dict[str, Any]) -> Any:
     config = tower_config(name, data)
     torch.manual_seed(0)
     built = build_tower(config, graph_facts())
-    return seen(built.train(config.train), built.reader().collate(questions()))
+    inputs = questions() if built.modality == "graph" else [pictures().image(item) for item in (0, 1)]
+    return seen(built.train(config.train), built.reader().collate(inputs))
 
 
 def graph_facts(width: int | None = None) -> TaskFacts:
@@ -208,6 +251,7 @@ def graph_facts(width: int | None = None) -> TaskFacts:
 
 def tower_config(name: str, data: dict[str, Any]) -> Any:
     cls = TOWERS.get(name)
+    data = {"path": vision()} | data if name == "vision" else data
     return parsed(cls.Config, {"name": name} | {key: value for key, value in TOWER.items() if key in cls.Config.__pydantic_fields__} | data)
 
 
@@ -251,7 +295,7 @@ def asked(task: Any) -> Any:
     for item in found[0][:12] if found else range(12):
         for training in (True, False):
             one = task.instruction(item, seed=item, training=training)
-            parts = [(tuple(part.x.shape), part.num_tokens, part.edge_index.tolist()) for part in one.inputs]
+            parts = [(part.key, part.shown) for part in one.inputs]
             found.append((one.id, [message.shown for message in one.messages], parts, str(getattr(one, "around", None))))
     if hasattr(task, "teacher_prompt"):
         found += [task.teacher_prompt(0), task.answer_metrics(SimpleNamespace(text="Art, Biology", truth=1))]
@@ -259,6 +303,12 @@ def asked(task: Any) -> Any:
 
 
 def task(name: str, data: dict[str, Any]) -> Any:
+    if (cls := TASKS.get(name)).reads == "images":
+        made: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "task" / f"{name}.yaml"))
+        made.pop("defaults", None)
+        fields = {key: json.loads(json.dumps(value).replace("{node}", "{picture}")) for key, value in data.items()}
+        config = parsed(cls.Config, made | fields)
+        return asked(cls(config, pictures(), ImageDatasetConfig(name="toy"), torch.zeros(len(pictures()), dtype=torch.int8)))
     shipped = dataclasses.asdict(make_task(name, graph(), **({"text_encoder": None} if name == "grounding" else {})).config)
     fields = {key: shipped[key] | value if key in ("split", "teacher") else value for key, value in data.items()}
     config = parsed(TASKS.get(name).Config, shipped | fields)
@@ -375,6 +425,12 @@ VALUES: list[Row] = [
     ("tower/*.heads", {}, 2),
     ("tower/*.version", {}, 2),
     ("tower/*.use_position", {}, True),
+    ("tower/pixels.size", {}, 32),
+    ("tower/pixels.patch", {}, 8),
+    ("tower/efficientnet_lite0.size", {"size": 32}, 64),
+    ("tower/efficientnet_lite0.layer", {"size": 32}, 3),
+    ("tower/vision.layer", {}, 0),
+    ("tower/vision.feature", {}, "cls"),
     ("projector/*.dropout", {}, 0.5),
     ("fusion/splice.frame", {}, False),
     ("projector/*.hidden_dim", {}, 5),
@@ -398,6 +454,7 @@ VALUES: list[Row] = [
     ("task/link_prediction.split.seed", {}, 4),
     ("task/chain_of_thought.top_k", {}, 1),
     ("task/chain_of_thought.teacher.max_chars", {"teacher": {"wording": "Which? {title}"}}, 3),
+    ("task/image_classification.max_chars", {"wording": "with_title"}, 5),
     ("task/*.max_chars", {}, 5),
     ("task/grounding.neighbors", {}, 5),
     ("dataset/*.split.name", {"split": PLANETOID}, "random"),

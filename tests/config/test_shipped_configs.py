@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from helpers import csv_overrides
+from PIL import Image
 from released_files import CORA, PUBMED, write_graphs
 
 from graphgpt.assembly import build_model, build_runner, build_task
@@ -20,6 +21,7 @@ from graphgpt.config import EvaluationConfig, ExperimentConfig
 from graphgpt.datasets.csv_files import CsvFiles
 from graphgpt.errors import ConfigError
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -27,12 +29,12 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 COUNTS = {
     "": 2,
     "callbacks": 2,
-    "dataset": 15,
+    "dataset": 19,
     "dataset/text_encoder": 4,
     "debug": 5,
-    "experiment": 9,
+    "experiment": 12,
     "hydra": 1,
-    "model": 3,
+    "model": 6,
     "model/llm": 8,
     "logger": 6,
     "model/lora": 4,
@@ -41,12 +43,12 @@ COUNTS = {
     "model/quantization": 3,
     "model/template": 2,
     "model/text": 2,
-    "model/tower": 11,
+    "model/tower": 16,
     "runner": 1,
     "runner/optimizer": 3,
     "runner/strategy": 6,
     "sweep": 2,
-    "task": 8,
+    "task": 14,
 }
 
 # Path, dtype and whether it is on the hub: what is too large for a test is held to what it says.
@@ -91,12 +93,21 @@ def options() -> dict[str, list[str]]:
 
 OPTIONS = options()
 COMPOSED = [(group, name) for group, names in OPTIONS.items() if group not in ("", "hydra") for name in names]
-NOT_RUN = ("sentence_transformers", *RELEASED, *NEEDS_CUDA, *SEVERAL_PROCESSES)
+# Vision transformers are on the hub; their class is tried with small ones: tests/models/test_image_towers.py. What has no part of its own
+# is used by experiments.
+ON_HUB = ("clip", "siglip", "dinov2")
+NOT_RUN = ("sentence_transformers", *RELEASED, *NEEDS_CUDA, *SEVERAL_PROCESSES, *ON_HUB, "parts")
+OF_PICTURES = (
+    *ON_HUB,
+    *("image_folder", "image_csv", "openmoji", "emoji_scenes", "image_classification", "image_naming", "image_caption"),
+    *("visual_question", "image_grounding", "pixels", "efficientnet_lite0", "image", "image/stage0", "image/stage1", "image/stage2"),
+)
 RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] not in NOT_RUN]
-PAIRS = itertools.product(OPTIONS["model/tower"], OPTIONS["model/projector"])
+OF_GRAPHS = [name for name in OPTIONS["model/tower"] if name not in (*OF_PICTURES, *ON_HUB)]
+PAIRS = itertools.product(OF_GRAPHS, OPTIONS["model/projector"])
 TRAINED = [
     *([f"model/tower={tower}", f"model/projector={projector}"] for tower, projector in PAIRS),
-    *([f"{group}={name}"] for group, name in RUNNABLE if group not in ("model/tower", "model/projector")),
+    *([f"{group}={name}"] for group, name in RUNNABLE if group != "model/projector" and name not in OF_GRAPHS),
 ]
 
 
@@ -159,8 +170,34 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
     write_ogb(folder / "ogb", graph)
     instructions = [released, "task=instructions"]
     begun, stage0 = [f"stage1={stage1}"], ["experiment=stage0"]
+    photos = [f"dataset.path={write_photos(folder / 'photos')}"]
+    pictures = ["model=image", "model/tower=pixels"]
+    about_photos = [*pictures, "dataset=image_folder", *photos]
+    scenes = [*pictures, "dataset=emoji_scenes", "dataset.scenes=12", "dataset.size=48"]
+    (folder / "photos.csv").write_text("\n".join(["image,label", *(f"photos/{c}/{i}.png,{c}" for c in ("red", "blue") for i in range(6))]))
+    small = ["dataset.limit=4", "dataset.size=48", "model.tower.size=32"]
+    drawn = [*small, *(f"task.parts.{part}.dataset.{key}" for part in ("captions",) for key in ("scenes=12", "size=48"))]
     cot = f"task.records={folder}/cot.jsonl"
     return {
+        "image_folder": [*pictures, "task=image_classification", *photos],
+        "image_csv": [*pictures, "task=image_classification", f"dataset.path={folder}/photos.csv"],
+        "openmoji": [*pictures, "task=image_classification", "dataset.limit=4", "dataset.size=48"],
+        "emoji_scenes": [*scenes[:2], "task=image_caption", *scenes[3:]],
+        "image_classification": about_photos,
+        "image_naming": about_photos,
+        "image_caption": scenes,
+        "visual_question": scenes,
+        "image_grounding": ["experiment=image/stage0", *about_photos[2:], "model.tower.size=32"],
+        "pixels": ["model=image", "task=image_classification", *about_photos[2:]],
+        "efficientnet_lite0": ["model=image", "task=image_classification", *about_photos[2:], "model.tower.size=32"],
+        "image": ["task=image_classification", *about_photos[1:]],
+        "text": ["task=node_classification", "task.wording=text_only"],
+        "graph_and_image": ["task=node_classification", "model.modalities.image.tower.size=32"],
+        **{name: ["model=image", "task=image_classification", *about_photos[2:]] for name in ON_HUB},
+        "parts": ["experiment=image/stage1", "dataset=openmoji"],
+        "image/stage0": small,
+        "image/stage1": drawn,
+        "image/stage2": [*drawn, *(f"task.parts.yes_no.dataset.{key}" for key in ("scenes=12", "size=48")), "stage1=null"],
         "stdlib_docs": [f"dataset.library={library}"],
         "csv": [override for override in base if override.startswith("dataset.")],
         "folder": [f"dataset.path={folder}/graph"],
@@ -184,6 +221,15 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
     }
 
 
+def write_photos(folder: Path) -> Path:
+    """Six pictures in a folder for each of two classes."""
+    for number, name in enumerate(("red", "blue")):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (20 + i, 20), (255 - 20 * i, 0, 0) if number == 0 else (0, 0, 255 - 20 * i)).save(folder / name / f"{i}.png")
+    return folder
+
+
 def write_ogb(folder: Path, graph: TextAttributedGraph) -> None:
     """The files of an unpacked OGB folder, with texts."""
     row = torch.repeat_interleave(torch.arange(graph.num_nodes), graph.rowptr.diff())
@@ -202,7 +248,7 @@ def write_ogb(folder: Path, graph: TextAttributedGraph) -> None:
 
 def command_line(group: str, name: str, base: list[str], needs: dict[str, list[str]]) -> list[str]:
     """The overrides that choose an option, in place of what ``base`` has for the group."""
-    own_data = group == "dataset" or name == "instructions"
+    own_data = group == "dataset" or name in ("instructions", "parts", *OF_PICTURES)
     replaced = (f"{group}=", "dataset=", "dataset.") if own_data else (f"{group}=",)
     return [f"{group}={name}", *(override for override in base if not override.startswith(replaced)), *needs.get(name, [])]
 
@@ -211,13 +257,13 @@ def test_every_file_is_counted() -> None:
     assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
     assert set(LLMS) == set(OPTIONS["model/llm"])
     assert set(OPTIONS[""]) == {"train", "evaluate"}
-    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 97
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 118
 
 
 def test_every_option_that_runs_here_is_trained() -> None:
     named = {override for overrides in TRAINED for override in overrides}
     assert named == {f"{group}={name}" for group, name in RUNNABLE}
-    assert len(RUNNABLE) == 97 - COUNTS["model/llm"] - len(NOT_RUN)
+    assert len(RUNNABLE) == 118 - COUNTS["model/llm"] - len(NOT_RUN)
     assert len(TRAINED) == 11 * 2 + len(RUNNABLE) - 11 - 2
 
 
@@ -281,11 +327,13 @@ def test_trains_for_a_step(overrides: list[str], base: list[str], needs: dict[st
     group, _, name = overrides[-1].partition("=")
     experiment = one_step([*overrides[:-1], *command_line(group, name, base, needs)], tmp_path)
     manifest = json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())
-    assert manifest["model"]["tower"]["name"] == experiment.model.tower.name
+    towers = MODELS.get(experiment.model.name).towers(experiment.model)
+    if (tower := manifest["model"].get("tower")) is not None:
+        assert [tower["name"]] == [one.name for one in towers.values()]
     for override in overrides:
         key, _, value = override.partition("=")
         part = key.removeprefix("model/")
         if part in ("tower", "projector", "template"):
             assert manifest["model"][part]["name"] == value
     assert (tmp_path / "checkpoint" / "lora").is_dir() == (hasattr(experiment.model, "lora") and experiment.model.lora.rank > 0)
-    assert any((tmp_path / "checkpoint").rglob("tower.safetensors")) == (experiment.model.tower.name not in WITHOUT_WEIGHTS)
+    assert any((tmp_path / "checkpoint").rglob("tower.safetensors")) == any(one.name not in WITHOUT_WEIGHTS for one in towers.values())

@@ -142,7 +142,7 @@ def test_what_does_not_go_together_is_said(base: list[str], run: Path, tmp_path:
     task, model = opened(base)
     question = task.instruction(0, seed=0, training=False)
     with pytest.raises(GraphGPTError, match=r"^Sample 'n0' has no graph or no class to choose, and model\.name=gnn reads nothing else\.$"):
-        model.reader().read([question.with_inputs(None)])
+        model.reader().read([question.without()])
     from graphgpt import GraphAssistant
 
     with pytest.raises(CheckpointError, match=rf"^{run}/checkpoint is a 'gnn', with which one cannot talk; score it: python evaluate\.py"):

@@ -10,7 +10,6 @@ from helpers import Stub, make_dataset_config, make_task, parsed, stub_readers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgpt.ablations import without_graph
 from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.llm import LLMConfig, load_tokenizer
@@ -75,14 +74,14 @@ def test_any_number_of_inputs_in_any_place(template: str, sizes: list[int], text
     assert [item.num_tokens for item in example.inputs] == sizes
     assert all(label == IGNORE for token, label in zip(example.ids, example.labels, strict=True) if token < 0)
     assert all(label in (IGNORE, token) for token, label in zip(example.ids, example.labels, strict=True))
-    removed = processor(template)(without_graph(instruction(*turns, sizes=sizes)))
+    removed = processor(template)(instruction(*turns, sizes=sizes).without())
     assert tuple(token for token in example.ids if token >= 0) == removed.ids
 
 
 @pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
 def test_removed_graph_tokens_leave_the_text_intact(template: str) -> None:
     process = processor(template)
-    bare = without_graph(instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]))
+    bare = instruction("One <graph> and two <graph>.", "Both", sizes=[2, 3]).without("graph")
     example = process(bare)
     assert example.inputs == ()
     assert min(example.ids) >= 0

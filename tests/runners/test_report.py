@@ -40,6 +40,7 @@ def make_subgraph(**changes: object) -> Neighborhood:
 
 def make_sample(**changes: object) -> Sample:
     sample = Sample(
+        pictures=[],
         id="library/re.compile",
         title="re.compile",
         prompt="Nodes: <graph: 4 tokens>. Which chapter? 1 < 2",

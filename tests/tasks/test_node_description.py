@@ -6,7 +6,7 @@ import pytest
 
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.task import Task
-from graphgpt.tasks.node_description import rouge_l
+from graphgpt.tasks.text_metrics import rouge_l
 
 
 def test_the_text_is_the_answer(make_task: Callable[..., Task], graph: TextAttributedGraph) -> None:
