@@ -51,6 +51,10 @@ class ModelModule(LightningModule):
         if isinstance(strategy, ModelParallelStrategy) and not hasattr(self.model, "set_requires_gradient_sync"):
             shard(self.model, strategy.device_mesh["data_parallel"])
 
+    def on_fit_start(self) -> None:
+        """Put what learns into training mode and what is frozen out of it: Lightning leaves modes as they are, and new modules train."""
+        self.model.train()
+
     @torch.no_grad()
     def on_train_start(self) -> None:
         """Validate before the first step where that is asked for; logged as of step -1, before all others."""

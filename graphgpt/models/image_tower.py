@@ -162,7 +162,7 @@ class ImageTower(Tower):
 
     def forward(self, inputs: Pictures) -> Tensor:
         """States of all pictures, one after the other, shape ``[k * states, output_dim]``."""
-        if self.known.where == "none" or self.training:
+        if self.known.where == "none":
             return self.encode(inputs.pixels).flatten(0, 1)
         found = {item.key: states for item in inputs.inputs if (states := self.known.get(item.key)) is not None}
         made = [place for place in inputs.made if inputs.inputs[place].key not in found]

@@ -17,11 +17,10 @@ from graphgpt.command_line import check_command_line
 from graphgpt.config import ExperimentConfig
 from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import CheckpointError, GraphGPTError, nearest
-from graphgpt.files import atomic_folder, file_sha256, folder_with, write_json
+from graphgpt.files import atomic_folder, file_sha256, write_json
 from graphgpt.models.fit import check_fit, check_weights
-from graphgpt.models.layered_tower import LayeredTower
 from graphgpt.models.llm import load_config
-from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, tower_card
+from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
 from graphgpt.registry import TOWERS
 from graphgpt.schema import flat, parse
 from graphgpt.tensor_files import TensorFiles, read_json
@@ -260,13 +259,14 @@ def _choose_tower(source: TensorFiles, layout: Layout, tower: str | None, say: C
         say(f"Its tower is taken to have {weights.config['heads']} heads, as released, which shapes do not tell.")
         return weights
     shipped = sorted(path.stem for path in (CONFIG_DIR / "model" / "tower").glob("*.yaml"))
-    known = [name for name in shipped if not issubclass(TOWERS.get(name), LayeredTower)]
+    known = [name for name in shipped if name in TOWERS.names() and not TOWERS.get(name).has_weights]
     if tower is None:
         raise GraphGPTError(
             f"{source.path} has no tower. Name its weights: --tower FOLDER, such as the released clip_gt_arxiv_pub; "
             f"or a tower without weights: --tower {', '.join(known)}."
         )
-    if (folder := folder_with(TOWER_CARD, tower)) is not None:
+    with contextlib.suppress(CheckpointError):
+        folder = find_tower(tower)
         files, card = TensorFiles(folder / TOWER_TENSORS), tower_card(folder)
         return TowerWeights(card["tower"], files.read(files.specs), card["input_dim"])
     if Path(tower).expanduser().exists():
