@@ -603,7 +603,7 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
     except GraphGPTError as error:
         raise ConfigError([f"resume: {error}"]) from error
     settings = OmegaConf.create(own)
-    before = OmegaConf.select(settings, "runner.max_steps")
+    before, epochs = (OmegaConf.select(settings, f"runner.{name}") for name in ("max_steps", "epochs"))
     given = OverridesParser.create().parse_overrides([*overrides])
     if found := leads_out(own.get("runner"), "runner", {override.key_or_group for override in given}):
         raise ConfigError(
@@ -620,7 +620,10 @@ def _resumed(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
             )
         OmegaConf.update(settings, key, override.value(), force_add=True)
     if run_state(path.parent) == FINISHED:
-        _can_be_longer(path.parent, before, OmegaConf.select(settings, "runner.max_steps"))
+        now, wanted = (OmegaConf.select(settings, f"runner.{name}") for name in ("max_steps", "epochs"))
+        if wanted and epochs:
+            now = round(before * wanted / epochs)
+        _can_be_longer(path.parent, before, now)
     data = OmegaConf.to_container(settings)
     assert isinstance(data, dict)
     return {**data, "resume": folder}

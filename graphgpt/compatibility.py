@@ -30,6 +30,8 @@ def combination_problems(model: Any, runner: Any) -> list[str]:
             f"runner.strategy.name: '{strategy.name}' cuts large models among processes, and model.name={model.name} is small; "
             "use runner/strategy=ddp."
         )
+    if getattr(runner, "loss", "sample_mean") == "token_mean" and not MODELS.get(model.name).reads_words:
+        found.append(f"runner.loss: 'token_mean' weighs tokens, and model.name={model.name} writes none; use sample_mean.")
     for key in ("micro_batch_size", "micro_batch_tokens"):
         if MODELS.get(model.name).in_one_pass and getattr(runner, key, None) is not None:
             found.append(f"runner.{key}: model.name={model.name} compares all samples of a step with each other; set it to null.")

@@ -2,7 +2,8 @@
 
 from graphgpt.config_files import config_groups
 
-_STEPS = ("runner.max_steps", "training is counted in steps")
+_STEPS = ("runner.max_steps", "training is counted in steps, or by runner.epochs in passes over the data")
+_EPOCHS = ("runner.epochs", "from which the steps are worked out")
 _BATCH = ("runner.global_batch_size", "what does not fit at once is accumulated, see runner.micro_batch_size")
 _RATE = ("runner.lr.projector", "and runner.lr.lora for adapters, runner.lr.tower for a tower")
 _LENGTH = ("model.max_length", "")
@@ -11,7 +12,7 @@ _RANK = ("model.lora.rank", "")
 #: The last part of a key that we do not know: our key, and what is otherwise about it.
 WORDS: dict[str, tuple[str, str]] = {
     # How long, how much at once
-    **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "max_epochs", "train_epochs", "n_epochs"), _STEPS),
+    **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "max_epochs", "train_epochs", "n_epochs"), _EPOCHS),
     **dict.fromkeys(("steps", "num_steps", "train_steps", "max_train_steps", "total_steps", "num_training_steps"), _STEPS),
     **dict.fromkeys(("batch_size", "train_batch_size", "per_device_train_batch_size", "per_gpu_batch_size", "bs"), _BATCH),
     **dict.fromkeys(("gradient_accumulation_steps", "accumulate_grad_batches", "grad_accum", "accumulation_steps"), _BATCH),

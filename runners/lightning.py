@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from pydantic import Field
+from torch import Tensor
 
 from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import (
@@ -50,8 +51,28 @@ class LearningRates:
     """Of the adapters."""
     tower: float = Field(default=1e-4, gt=0)
     """Of the tower, where it is trained."""
+    llm: float = Field(default=2e-5, gt=0)
+    """Of the whole language model, where it is trained."""
     other: float = Field(default=1e-3, gt=0)
     """Of everything else, such as a classifier on the tower or the text side of grounding."""
+
+
+@configclass
+class WeightDecays:
+    """Weight decay of each part that trains; null takes the optimizer's own."""
+
+    projector: float | None = Field(default=None, ge=0)
+    """Of the projector."""
+    tokens: float | None = Field(default=None, ge=0)
+    """Of the modality tokens."""
+    lora: float | None = Field(default=None, ge=0)
+    """Of the adapters."""
+    tower: float | None = Field(default=None, ge=0)
+    """Of the tower, where it is trained."""
+    llm: float | None = Field(default=None, ge=0)
+    """Of the whole language model, where it is trained."""
+    other: float | None = Field(default=None, ge=0)
+    """Of everything else."""
 
 
 @configclass
@@ -97,6 +118,8 @@ class LightningRunner:
         """Name of a registered runner."""
         max_steps: int = Field(ge=1)
         """Optimizer steps."""
+        epochs: float | None = Field(default=None, gt=0)
+        """Passes over the training samples, whole or not, instead of a number of steps, which is worked out; null counts steps."""
         global_batch_size: int = Field(default=8, ge=1)
         """Samples per optimizer step, over all processes; each takes its share, in one pass or several."""
         micro_batch_size: int | None = Field(default=None, ge=1)
@@ -105,12 +128,18 @@ class LightningRunner:
         """Tokens per forward pass at most; ``auto`` finds out how many fit, null sets no limit."""
         lr: LearningRates = LearningRates()
         """Learning rates."""
+        weight_decay: WeightDecays = WeightDecays()
+        """Weight decay, where a part has one of its own."""
+        loss: Literal["sample_mean", "token_mean"] = "sample_mean"
+        """How a step weighs what it learns to write: each sample alike, or each token of the global batch alike."""
         optimizer: dict[str, Any] = Field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "weight_decay": 0.0})
         """Any optimizer of torch or bitsandbytes."""
-        schedule: Literal["cosine", "constant"] = "cosine"
-        """After the warm-up."""
-        warmup: float = Field(default=0.03, ge=0, lt=1)
-        """Share of the steps in which the learning rate rises."""
+        schedule: Literal["cosine", "cosine_to_min", "linear", "constant"] = "cosine"
+        """After the warm-up: half a cosine or a line down to zero, half a cosine down to ``min_lr``, or none."""
+        min_lr: Annotated[float, ActsWith(schedule="cosine_to_min")] = Field(default=0.1, ge=0, lt=1)
+        """Where the learning rate ends, as a share of the full one."""
+        warmup: float = Field(default=0.03, ge=0)
+        """In which the learning rate rises: a share of the steps, or, from 1 on, a number of them."""
         clip: float = Field(default=1.0, ge=0)
         """Largest gradient norm; 0 clips nothing."""
         precision: Literal[32, "bf16", "bf16-mixed", "16-mixed"] = 32
@@ -162,6 +191,8 @@ class LightningRunner:
     def problems(config: Any) -> list[str]:
         """What cannot work together."""
         found = strategy_problems(config)
+        if config.warmup >= 1 and config.warmup != int(config.warmup):
+            found.append(f"runner.warmup: {config.warmup:g} is neither a share of the steps, below 1, nor a whole number of them.")
         if config.global_batch_size % config.processes:
             nearest = max(1, round(config.global_batch_size / config.processes)) * config.processes
             found.append(
@@ -193,6 +224,9 @@ class LightningRunner:
         if trained - set(rates):
             trained.add("other")
         found = {f"runner.lr.{name}": _untrained(name, model) for name in rates if name not in trained}
+        found |= {f"runner.weight_decay.{name}": _untrained(name, model) for name in rates if name not in trained}
+        if config.epochs is not None:
+            found["runner.max_steps"] = f"changes nothing beside runner.epochs={config.epochs:g}, from which the steps are worked out."
         found |= dict.fromkeys(
             ("runner.optimizer.lr", "runner.optimizer.params"), "changes nothing, for runner.lr has the rate of each part."
         )
@@ -234,7 +268,9 @@ class LightningRunner:
         from graphgpt.runners.task_data import TaskData, check_answers, look_at_lengths, training_items
         from graphgpt.runners.training_report import stage_history, write_training_report
 
-        config = self.config
+        check_answers(task)
+        experiment = with_steps(experiment, training_items(task, self.config.train_samples, experiment.seed))
+        config = experiment.runner
         torch.set_num_threads(threads(config.threads, config.devices))
         resume = newest_resumable(folder) if experiment.resume else None
         if experiment.stage1 is not None:
@@ -243,7 +279,6 @@ class LightningRunner:
         if config.precision == "bf16":
             # Not left to Lightning, which casts a batch too, and the modality tokens' ids would be next.
             model.to(torch.bfloat16)
-        check_answers(task)
         data = TaskData(task, model, experiment)
         lengths = look_at_lengths(task, data.reader, config, experiment.seed)
         if lengths:
@@ -349,8 +384,27 @@ def with_mode(node: dict[str, Any], declared: Declared) -> dict[str, Any]:
     return {**node, "mode": declared[str(node["monitor"])].best_mode} if stops and node.get("mode") is None else node
 
 
+def with_steps(experiment: Any, items: Tensor) -> Any:
+    """An experiment whose steps are worked out where it counts epochs; what one is in the other is said.
+
+    Args:
+        experiment: The ``ExperimentConfig``.
+        items: That an epoch goes through, shape ``[k]``.
+    """
+    runner, samples = experiment.runner, amount(len(items), "sample")
+    if runner.epochs is None:
+        epochs = runner.max_steps * runner.global_batch_size / len(items)
+        log.info("%s of %d: %.3g epochs of %s.", amount(runner.max_steps, "step"), runner.global_batch_size, epochs, samples)
+        return experiment
+    steps = max(1, round(runner.epochs * len(items) / runner.global_batch_size))
+    log.info("%g epochs of %s: %s of %d.", runner.epochs, samples, amount(steps, "step"), runner.global_batch_size)
+    return dataclasses.replace(experiment, runner=dataclasses.replace(runner, max_steps=steps))
+
+
 def _untrained(rate: str, model: Any) -> str:
-    """Why a learning rate is that of nothing."""
+    """Why a learning rate, or a weight decay, is that of nothing."""
+    if rate == "llm" and hasattr(model, "lora"):
+        return "acts only with model.llm.train=true, and that is false."
     if rate == "lora" and hasattr(model, "lora"):
         return "acts only with model.lora.rank above 0, and that is 0."
     towers = MODELS.get(model.name).towers(model)

@@ -86,23 +86,35 @@ class ModelModule(LightningModule):
         ids = [name for micro in batch for name in micro.ids]
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        losses = []
+        losses, shares = [], self._shares(batch)
         for number, micro in enumerate(batch):
             torch.manual_seed(mix(self.seed, self.global_step, self.global_rank, number))
             found = self.model.losses(micro)
             with self._in_sync(number == len(batch) - 1):
-                self.manual_backward(found.sum() / len(ids))
+                self.manual_backward(found.sum() / len(ids) if shares is None else (found * shares[number]).sum())
             losses.append(found.detach())
         each = torch.cat(losses)
         if not torch.isfinite(each).all():
             which = [name for name, fine in zip(ids, torch.isfinite(each).tolist(), strict=True) if not fine]
             raise GraphGPTError(f"The loss is not finite at step {self.global_step}, samples {', '.join(which)}: lower runner.lr.")
-        self.log("train/loss", each.mean(), prog_bar=True, sync_dist=True, batch_size=len(ids))
+        mean = each.mean() if shares is None else (each * torch.cat(shares)).sum()
+        self.log("train/loss", mean, prog_bar=True, sync_dist=True, batch_size=len(ids))
         self.log_dict({f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups})
         optimizer.step()
         scheduler: Any = self.lr_schedulers()
         scheduler.step()
         return {"ids": ids, "losses": each}
+
+    def _shares(self, batch: Sequence[Batch]) -> list[Tensor] | None:
+        """What each sample of each pass counts in this process's loss, of which distributed training takes the mean; None: all alike.
+
+        Tokens are counted over all processes and passes first: a mean of means would weigh a token by who it is together with.
+        """
+        if self.config.loss == "sample_mean":
+            return None
+        counts = [self.model.token_counts(micro) for micro in batch]
+        total = self.trainer.strategy.reduce(torch.stack([count.sum() for count in counts]).sum(), reduce_op="sum")
+        return [count * self.trainer.world_size / total for count in counts]
 
     def _in_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Processes exchange gradients in the last backward pass of a step only."""
@@ -147,22 +159,28 @@ class ModelModule(LightningModule):
             groups.setdefault(self.model.rate_of(name), []).append(parameter)
         if not groups:
             raise GraphGPTError("Nothing is trainable: set model.lora.rank above 0, or train the tower.")
-        rates = self.config.lr
-        parameters = [{"params": members, "lr": getattr(rates, part, rates.other), "name": part} for part, members in groups.items()]
+        rates, decays = self.config.lr, self.config.weight_decay
+        parameters: list[dict[str, Any]] = []
+        for part, members in groups.items():
+            decay = getattr(decays, part, decays.other)
+            own = {} if decay is None else {"weight_decay": decay}
+            parameters.append({"params": members, "lr": getattr(rates, part, rates.other), "name": part, **own})
         optimizer = build_leaf(self.config.optimizer, "runner.optimizer", params=parameters)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        """Share of the full learning rate: linear warm-up, then constant or half a cosine down to zero."""
-        total: int = self.config.max_steps
-        warmup = round(float(self.config.warmup) * total)
+        """Share of the full learning rate: linear warm-up, then as the schedule has it."""
+        total, warmup = self.config.max_steps, warmup_steps(self.config)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if self.config.schedule == "constant":
             return 1.0
         progress = torch.tensor((step - warmup) / max(1, total - warmup)).clamp(max=1)
-        return float(0.5 * (1 + torch.cos(torch.pi * progress)))
+        if self.config.schedule == "linear":
+            return float(1 - progress)
+        lowest: float = self.config.min_lr if self.config.schedule == "cosine_to_min" else 0.0
+        return lowest + (1 - lowest) * float(0.5 * (1 + torch.cos(torch.pi * progress)))
 
     def state_dict(self, *args: Any, keep_vars: bool = False, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What training moves; the frozen rest is where it came from."""
@@ -175,3 +193,8 @@ class ModelModule(LightningModule):
         if different := sorted(expected ^ state_dict.keys()):
             raise CheckpointError(f"The checkpoint to resume does not fit this configuration: '{different[0]}' is in only one of them.")
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def warmup_steps(config: Any) -> int:
+    """In how many steps the learning rate rises, of a runner's ``Config``."""
+    return round(config.warmup * config.max_steps) if config.warmup < 1 else int(config.warmup)

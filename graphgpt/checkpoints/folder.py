@@ -11,6 +11,7 @@
         tower.safetensors
         tower.json                 what tower that is, so that ``model.tower.init_from`` can name the folder
       lora/                        when the language model has adapters, in peft's form
+      llm/                         when the whole language model was trained: a Hugging Face folder, with its tokenizer
       trained.parquet              the items whose answers it has seen, and those before it
       history.json                 loss curves of this run and of those it came from
       README.md, scores.json       the model card, and what evaluations found (not part of what is verified)
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+
+#: Where a trained language model lies in a checkpoint, and how large its files are at most.
+LLM, SHARD = "llm", "4GB"
 
 #: What stands for the newest checkpoint among the runs.
 LATEST = "latest"
@@ -126,6 +130,8 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     check_plugins(experiment, folder)
     if isinstance(model := experiment.get("model"), dict):
         experiment["model"] = _without_origin(model)
+        if (folder / LLM).is_dir() and isinstance(llm := model.get("llm"), dict):
+            experiment["model"]["llm"] = {**llm, "path": str(folder / LLM), "revision": None}
     return experiment
 
 
@@ -164,7 +170,15 @@ def checkpoint_problems(path: str, key: str) -> list[str]:
 
 def hand_over_problems(path: str, model: Any) -> list[str]:
     """What keeps a model of this configuration from starting at the checkpoint ``stage1``; reads no weights."""
-    theirs = read_manifest(find_checkpoint(path))["model"]
+    folder = find_checkpoint(path)
+    theirs = read_manifest(folder)["model"]
+    if (folder / LLM).is_dir() and hasattr(model, "llm"):
+        if not model.llm.train and Path(model.llm.path) != folder / LLM:
+            return [
+                f"stage1: {path} has trained its language model: go on with it by model.llm.train=true, or stand on it by "
+                f"model.llm.path={folder / LLM}."
+            ]
+        theirs = {**theirs, "llm": {**theirs["llm"], "path": model.llm.path}}
     if theirs["name"] != model.name:
         return [f"stage1: {path} is a '{theirs['name']}', not a '{model.name}'; model.tower.init_from={path} takes its tower alone."]
     problems: list[str] = MODELS.get(model.name).hand_over_problems(model, theirs, path)
@@ -178,6 +192,8 @@ def model_state(model: Any) -> "dict[str, dict[str, Tensor]]":
     """
     library = peft()
     parts = {part: module.state_dict() for part, module in model.parts.items()}
+    if model.trains_llm(model.config):
+        parts[LLM] = model.llm.state_dict()
     if isinstance(getattr(model, "llm", None), library.PeftModel):
         parts["lora"] = library.get_peft_model_state_dict(model.llm)
     return {part: {name: whole(tensor) for name, tensor in state.items()} for part, state in parts.items()}
@@ -217,16 +233,26 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
+    from graphgpt.models.llm import fingerprint_of_samples, sample_tensor
+
     state = state or model_state(model)
 
-    def save_adapters(tmp: Path) -> None:
+    base = model.base
+    if LLM in state:
+        # What was trained stands on itself from now on.
+        base = {**base, "fingerprint": fingerprint_of_samples({name: sample_tensor(tensor) for name, tensor in state[LLM].items()})}
+
+    def save_language_model(tmp: Path) -> None:
+        if LLM in state:
+            model.llm.save_pretrained(str(tmp / LLM), state_dict=dict(state[LLM]), max_shard_size=SHARD)
+            model.tokenizer.save_pretrained(str(tmp / LLM))
         if "lora" in state:
             model.llm.peft_config["default"].save_pretrained(str(tmp / "lora"))
             save_file(dict(state["lora"]), tmp / "lora" / "adapter_model.safetensors", metadata={"format": "pt"})
         more(tmp)
 
     parts = {part: state[part] for part in model.parts}
-    write_checkpoint(folder, parts, experiment, llm=model.base, data=data, history=history, more=save_adapters)
+    write_checkpoint(folder, parts, experiment, llm=base, data=data, history=history, more=save_language_model)
 
 
 def write_checkpoint(
@@ -329,8 +355,10 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
         raise CheckpointError(f"{folder} is a '{manifest['model']['name']}'; this model is a '{model.config.name}'.")
     if data is not None and (problem := width_problem(str(folder), manifest.get("data") or {}, data)):
         raise CheckpointError(problem)
-    made_for = manifest["llm"]
+    made_for, own_llm = manifest["llm"], folder / LLM
     for what, ours in model.base.items():
+        if what == "fingerprint" and own_llm.is_dir() and model.trains_llm(model.config):
+            continue  # its weights come from the checkpoint
         if what != "type" and made_for[what] is not None and made_for[what] != ours:
             raise CheckpointError(
                 f"{folder} was made for another language model ('{manifest['model']['llm']['path']}', {what} {made_for[what]}); "
@@ -341,6 +369,15 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
         state = load_tensors(file) if file.is_file() else {}
         check_fit(folder, part, state, module.state_dict())
         module.load_state_dict(state)
+    if own_llm.is_dir() and model.trains_llm(model.config):
+        from graphgpt.tensor_files import TensorFiles
+
+        files = TensorFiles(own_llm)
+        tied = set(getattr(model.llm, "all_tied_weights_keys", ()))
+        state = files.read(files.specs)
+        wanted = {name: tensor for name, tensor in model.llm.state_dict().items() if name in state or name not in tied}
+        check_fit(folder, LLM, state, wanted)
+        model.llm.load_state_dict(state, strict=False)
     adapter = folder / "lora" / "adapter_model.safetensors"
     if adapter.is_file():
         if not isinstance(getattr(model, "llm", None), library.PeftModel):

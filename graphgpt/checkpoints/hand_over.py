@@ -11,7 +11,7 @@ from graphgpt.models.parts import HANDED_OVER, PARTS
 #: is which one it is.
 TAKEN = {
     **{f"model.{part}": ignored for part, ignored in HANDED_OVER.items()},
-    "model.llm": {"dtype", "attn_implementation"},
+    "model.llm": {"dtype", "attn_implementation", "train"},
     "dataset": set(),
 }
 

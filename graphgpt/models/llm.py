@@ -48,9 +48,11 @@ class LLMConfig:
     revision: Annotated[str | None, ActsWith(path=Condition(" on a hub", lambda path: _is_on_hub(path)))] = None
     """Branch, tag or commit on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the frozen weights."""
+    """Of the weights."""
     attn_implementation: Annotated[Literal["sdpa", "eager"], BeforeValidator(_takes_a_mask)] = "sdpa"
     """Attention kernel; both take the token tree's mask."""
+    train: bool = False
+    """Whether all of its weights are trained; the checkpoint then holds the whole of it, and needs no other."""
     config_overrides: dict[str, Any] = Field(default_factory=dict)
     """Replaces fields of the model's own config, e.g. ``rope_parameters``."""
 

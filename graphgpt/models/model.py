@@ -141,6 +141,10 @@ class Model(nn.Module, ABC):
     def losses(self, batch: Any) -> Tensor:
         """Loss of each sample, shape ``[b]``, float32, in the order of ``batch.ids``."""
 
+    def token_counts(self, batch: Any) -> Tensor:
+        """How many tokens each sample teaches to write, shape ``[b]``, float32; of a model that writes none it is not asked."""
+        raise NotImplementedError(f"{type(self).__name__} writes no tokens.")
+
     def validate(self, batch: Any) -> dict[str, Tensor]:
         """What is to be known of each validation sample, tensors whose first dimension is ``b``; ``loss`` is among it."""
         return {"loss": self.losses(batch)}
@@ -163,6 +167,11 @@ class Model(nn.Module, ABC):
     def facts(config: Any) -> dict[str, str]:
         """What a model of this ``Config`` is made of, for reports."""
         return {"Model": config.name, "Tower": config.tower.name}
+
+    @classmethod
+    def trains_llm(cls, config: Any) -> bool:
+        """Whether a model of a ``Config`` trains the whole of a language model, which is then a part of its checkpoints."""
+        return False
 
     @property
     def base(self) -> dict[str, Any]:

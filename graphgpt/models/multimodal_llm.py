@@ -111,6 +111,12 @@ class MultimodalLLM(Model):
         own = [*llm_problems(config.llm), *quantization_problems(config.quantization), *lora_problems(config.lora)]
         if config.lora.dora and config.quantization.name == "int8":
             own.append("model.lora.dora: peft loses the scales of int8 weights when it measures columns; use model/quantization=nf4.")
+        if config.llm.train and config.lora.rank:
+            why = "adapters are for a frozen language model, and model.llm.train=true; use model/lora=none"
+            own.append(f"model.lora.rank={config.lora.rank}: {why}.")
+        if config.llm.train and config.quantization.active:
+            why = "such weights do not learn, and model.llm.train=true; use model/quantization=none"
+            own.append(f"model.quantization: {config.quantization.name}: {why}.")
         given = [part for part in PARTS if getattr(config, part) is not None]
         if given and config.modalities:
             spelt = f"model.modalities.{next(iter(config.modalities))}.{given[0]}"
@@ -168,7 +174,7 @@ class MultimodalLLM(Model):
             recompute_activations(llm)
         for modality in self.each_modality.values():
             modality.fusion.attach(llm)
-        self.llm = add_lora(llm, config.lora)
+        self.llm = add_lora(llm, config.lora).requires_grad_(True) if config.llm.train else add_lora(llm, config.lora)
 
     @property
     def each_modality(self) -> dict[str, Modality]:
@@ -192,19 +198,23 @@ class MultimodalLLM(Model):
     @classmethod
     def learns(cls, config: Any) -> set[str]:
         found = super().learns(config) | ({"projector", "tokens"} if config.by_modality else set())
-        return found | ({"lora"} if config.lora.rank else set())
+        return found | ({"lora"} if config.lora.rank else set()) | ({"llm"} if config.llm.train else set())
+
+    @classmethod
+    def trains_llm(cls, config: Any) -> bool:
+        return bool(config.llm.train)
 
     @staticmethod
     def rate_of(name: str) -> str:
         first, *rest = name.split(".")
         if first == "llm":
-            return "lora"
+            return "lora" if ".lora_" in name else "llm"
         return {"fusion": "tokens"}.get(rest[1], rest[1])
 
     def train(self, mode: bool = True) -> "MultimodalLLM":
         """Training mode for the parts that learn; frozen parts stay in eval mode, without dropout."""
         super().train(mode)
-        self.llm.eval()
+        self.llm.train(mode and self.config.llm.train)
         train_adapters(self.llm, mode)
         for modality in self.each_modality.values():
             modality.tower.train(self.config.compat.tower_dropout or (mode and modality.config.tower.train))
@@ -329,6 +339,10 @@ class MultimodalLLM(Model):
         """
         total, count = self.forward(batch)
         return -(total / count)
+
+    def token_counts(self, batch: Batch) -> Tensor:
+        """How many tokens each sample teaches to write, shape ``[b]``, float32."""
+        return torch.bincount(batch.answer, minlength=batch.num_answers).float()
 
     def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
         """Candidates scored where the task has them, greedy answers where not or asked for."""

@@ -164,7 +164,7 @@ def test_quoted(value: str) -> None:
             "lr: unknown key. Here it is runner.lr.projector (and runner.lr.lora for adapters, runner.lr.tower for a tower).",
         ),
         ("model.lora.r=1", "model.lora.r: unknown key. Here it is model.lora.rank."),
-        ("runner.epochs=1", "runner.epochs: unknown key. Here it is runner.max_steps (training is counted in steps)."),
+        ("epochs=1", "epochs: unknown key. Here it is runner.epochs (from which the steps are worked out)."),
         ("start=latest", "start: unknown key. Here it is stage1."),
         ("seed_everything=1", "seed_everything: unknown key. Here it is seed."),
         ("name=a/b", "name: 'a/b' is to be part of the run folder's name; leave slashes and control characters out, such as name=mine."),
