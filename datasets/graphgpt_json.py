@@ -3,22 +3,28 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
 from pydantic_core import from_json
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from graphgpt.conversations.reading import (
+    MalformedRecord,
+    RecordSplit,
+    decode,
+    idle_split,
+    reading_progress,
+    sentence_of,
+    shown_json,
+    split_problems,
+    split_records,
+)
 from graphgpt.errors import DataError, amount, did_you_mean, first_line, nearest
 from graphgpt.file_kinds import another_kind
 from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
@@ -54,18 +60,6 @@ SCHEMA = pa.schema(
 Row = tuple[str, int, tuple[str, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 
 OnError = Literal["raise", "skip"]
-
-
-@configclass
-class RecordSplit:
-    """Which of the records in ``instructions`` are held out; the others train."""
-
-    val: float = Field(default=0.0, ge=0, lt=1)
-    """Share for validation."""
-    test: float = Field(default=0.0, ge=0, lt=1)
-    """Share for test."""
-    seed: int = 0
-    """Same seed, same split, on every machine."""
 
 
 @configclass
@@ -124,10 +118,7 @@ class GraphgptJson:
         found = [problem for key, name in files.items() if name is not None for problem in file_problems(name, f"dataset.{key}")]
         if config.instructions is None and config.eval_instructions is None:
             found.append("dataset.instructions: must be given (or dataset.eval_instructions, to evaluate alone).")
-        if config.split.val + config.split.test >= 1:
-            found.append(
-                f"dataset.split: val {config.split.val} and test {config.split.test} leave nothing to train on; their sum must be below 1."
-            )
+        found += split_problems(config.split)
         if config.split.test > 0 and config.eval_instructions is not None:
             found.append(
                 f"dataset.split.test: {config.split.test} holds records out for test, and dataset.eval_instructions is for test too; "
@@ -138,8 +129,7 @@ class GraphgptJson:
     @staticmethod
     def idle(config: GraphgptJsonConfig, experiment: Any) -> dict[str, str]:
         """A seed where nothing is drawn."""
-        drawn = config.split.val + config.split.test
-        return {} if drawn else {"dataset.split.seed": "changes nothing, for dataset.split.val and test are 0: no record is held out."}
+        return idle_split(config.split)
 
     def open(self) -> "InstructionSet":
         """The records with the features that they point to; read and checked once, then found in the cache.
@@ -153,16 +143,12 @@ class GraphgptJson:
         parts = {key: open_records(locate(name, key), graphs, config.on_error) for key, name in names.items() if name is not None}
         split = []
         for key, records in parts.items():
-            part = np.zeros(len(records), dtype=np.int8)
-            if key == "dataset.eval_instructions":
-                part[:] = SPLITS.index("test")
-            else:
-                # RandomState's stream is frozen by numpy's policy, so the split is the same under every version.
-                order = np.random.RandomState(config.split.seed).permutation(len(records))
-                val, test = (round(share * len(records)) for share in (config.split.val, config.split.test))
-                part[order[:val]] = SPLITS.index("val")
-                part[order[val : val + test]] = SPLITS.index("test")
-            split.append(torch.from_numpy(part))
+            held_out = key != "dataset.eval_instructions"
+            split.append(
+                split_records(len(records), config.split)
+                if held_out
+                else torch.full((len(records),), SPLITS.index("test"), dtype=torch.int8)
+            )
         return InstructionSet(graphs=graphs, parts=tuple(parts.values()), split=torch.cat(split))
 
 
@@ -335,7 +321,7 @@ def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Pat
     first_skipped: str | None = None
     number = -1
     with (
-        _progress(path) as advance,
+        reading_progress(path) as advance,
         pa.OSFile(str(folder / "records.arrow"), "wb") as sink,
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
@@ -350,11 +336,11 @@ def _ingest(path: Path, sizes: Mapping[str, int], on_error: OnError, folder: Pat
                 try:
                     row = _read_record(from_json(text), number, sizes)
                 except (ValueError, MalformedRecord):  # read again: the standard library is not as fast, but says more
-                    record = _decode(text)
+                    record = decode(text)
                     row = _read_record(record, number, sizes)
             except (MalformedRecord, BrokenArray) as error:
                 problem = error if isinstance(error, MalformedRecord) else MalformedRecord("broken file", "", f"{error}.")
-                sentence = _sentence(path, number, record, problem)
+                sentence = sentence_of(path, number, record, problem)
                 if on_error == "raise":
                     raise DataError(sentence) from error
                 skipped[problem.reason] += 1
@@ -383,75 +369,6 @@ def _columns(rows: Sequence[Row]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)], SCHEMA)
 
 
-@contextmanager
-def _progress(path: Path) -> Iterator[Any]:
-    """A bar over the file's bytes; a line per tenth where the output is not a terminal."""
-    console = Console(stderr=True)
-    size, done = path.stat().st_size, 0
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-    def advance(count: int) -> None:
-        nonlocal done
-        bar.update(work, advance=count)
-        if bar.disable and count and done * 10 // size != (done + count) * 10 // size:
-            log.info("%s: %d%%", path.name, (done + count) * 100 // size)
-        done += count
-
-    with bar:
-        work = bar.add_task(path.name, total=size)
-        yield advance
-
-
-class MalformedRecord(Exception):
-    """A record that cannot be used.
-
-    Args:
-        reason: What the count of skipped records calls it.
-        field: Where in the record, empty for all of it.
-        sentence: What was found and what was expected.
-    """
-
-    def __init__(self, reason: str, field: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.reason = reason
-        self.field = field
-        self.sentence = sentence
-
-
-def _sentence(path: Path, number: int, record: Any, problem: MalformedRecord) -> str:
-    name = record.get("id") if isinstance(record, dict) else None
-    place = [str(path), f"record {number}" + (f" ('{name}')" if isinstance(name, str) else ""), problem.field]
-    return f"{', '.join(filter(None, place))}: {problem.sentence}"
-
-
-def _decode(text: bytes) -> Any:
-    """A record from its bytes."""
-    try:
-        record = json.loads(text.decode())
-    except UnicodeDecodeError as error:
-        raise MalformedRecord(
-            "not UTF-8", "", f"its byte {error.start}, 0x{text[error.start]:02X}, is not UTF-8, expected a file saved as UTF-8."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise MalformedRecord("not JSON", "", f"expected a JSON object, but: {error}.") from error
-    if b"\\ud" in text or b"\\uD" in text:
-        try:
-            json.dumps(record, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start].encode("unicode_escape").decode()
-            raise MalformedRecord("not UTF-8", "", f"holds {half}, half of a character, expected both halves.") from error
-    return record
-
-
 def _read_record(record: Any, number: int, sizes: Mapping[str, int]) -> Row:
     """The columns of a record; fields that are not needed may hold anything.
 
@@ -459,7 +376,7 @@ def _read_record(record: Any, number: int, sizes: Mapping[str, int]) -> Row:
         MalformedRecord: it cannot be used.
     """
     if type(record) is not dict:
-        raise MalformedRecord("wrong type", "", f"is {_shown(record)}, expected an object.")
+        raise MalformedRecord("wrong type", "", f"is {shown_json(record)}, expected an object.")
     name = _field(record, "id", str, "id")
     record = _renamed(record, "conversations")
     turns = _turns(_field(record, "conversations", list, "conversations"))
@@ -491,7 +408,7 @@ def _read_record(record: Any, number: int, sizes: Mapping[str, int]) -> Row:
         at = f"graph.edge_index{suffix}"
         rows = _field(graph, f"edge_index{suffix}", list, at)
         if len(rows) != 2 or any(type(row) is not list for row in rows):
-            raise MalformedRecord("edge_index", at, f"is {_shown(rows)}, expected two lists: sources and targets.")
+            raise MalformedRecord("edge_index", at, f"is {shown_json(rows)}, expected two lists: sources and targets.")
         if len(rows[0]) != len(rows[1]):
             raise MalformedRecord("edge_index", at, f"its rows have {len(rows[0])} and {len(rows[1])} ids, expected as many in both.")
         nodes.append(ids)
@@ -507,7 +424,7 @@ def _turns(conversations: list[Any]) -> tuple[str, ...]:
     for i, turn in enumerate(conversations):
         at = f"conversations[{i}]"
         if type(turn) is not dict:
-            raise MalformedRecord("wrong type", at, f"is {_shown(turn)}, expected an object with 'from' and 'value'.")
+            raise MalformedRecord("wrong type", at, f"is {shown_json(turn)}, expected an object with 'from' and 'value'.")
         turn = _renamed(turn, "from")
         said, text = _field(turn, "from", str, f"{at}.from"), _field(turn, "value", str, f"{at}.value")
         role = ROLES.get(said)
@@ -542,7 +459,7 @@ def _field(of: dict[str, Any], name: str, kind: type, at: str) -> Any:
         hint = did_you_mean(name, set(of) - FIELDS)
         raise MalformedRecord("missing field", at, f"is missing. {hint}".strip())
     if type(value) is not kind:
-        raise MalformedRecord("wrong type", at, f"is {_shown(value)}, expected {KINDS[kind]}.")
+        raise MalformedRecord("wrong type", at, f"is {shown_json(value)}, expected {KINDS[kind]}.")
     return value
 
 
@@ -557,16 +474,8 @@ def _ids(values: list[Any], at: str, limit: int, whose: str) -> tuple[int, ...]:
     """A list of whole numbers from 0 to below ``limit``."""
     if set(map(type, values)) - {int}:
         place, value = next((i, value) for i, value in enumerate(values) if type(value) is not int)
-        raise MalformedRecord("wrong type", at, f"holds {_shown(value)} (place {place}), expected whole numbers.")
+        raise MalformedRecord("wrong type", at, f"holds {shown_json(value)} (place {place}), expected whole numbers.")
     if values and not (min(values) >= 0 and max(values) < limit):
         place, value = next((i, value) for i, value in enumerate(values) if not 0 <= value < limit)
         raise MalformedRecord("id out of range", at, f"holds {value} (place {place}), but {whose} 0 to {limit - 1}.")
     return tuple(values)
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return f"a very deep {'list' if isinstance(value, list) else 'object'}"
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,10 +10,11 @@ from graphgpt.files import cache_dir
 
 #: What the folders of the cache hold.
 KINDS = {
+    "conversations": "a file of conversations, read",
     "features": "texts of a graph as numbers, made by a text encoder",
     "graphs": "a graph read from its files",
     "images": "a collection of pictures, read or drawn",
-    "instructions": "a file of conversations, read",
+    "instructions": "a file of instructions about graphs, read",
     "llm": "a language model unpacked from its file",
     "released_graphs": "a file of graphs, unpacked",
     "states": "what a frozen tower made of pictures",

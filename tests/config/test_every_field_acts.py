@@ -81,6 +81,7 @@ def all_fields() -> dict[str, tuple[type, str]]:
 HERE = "config/test_every_field_acts.py"
 EVALUATION, TRAINING, QUANTIZATION = "runners/test_evaluation.py", "runners/test_training.py", "models/test_quantization.py"
 COMPOSES = "config/test_shipped_configs.py::test_composes"
+CONVERSATIONS = "conversations/test_conversations.py"
 PICTURES, PICTURE_TOWERS = "images/test_datasets.py", "models/test_image_towers.py"
 SHOWN_BY = {
     "*/*.name": COMPOSES,
@@ -94,6 +95,18 @@ SHOWN_BY = {
     "tower/vision.revision": f"{PICTURE_TOWERS}::test_a_revision_is_asked_for",
     "tower/*.cache": f"{PICTURE_TOWERS}::test_a_picture_is_encoded_once",
     "tower/*.cache_gb": f"{PICTURE_TOWERS}::test_the_limit_holds",
+    "dataset/conversations.images": f"{CONVERSATIONS}::test_pictures_stand_where_they_stood",
+    "dataset/*.with_input": f"{CONVERSATIONS}::test_other_forms",
+    "dataset/alpaca.wording": f"{CONVERSATIONS}::test_other_forms",
+    **{
+        f"dataset/{name}.{field}": f"{CONVERSATIONS}::{test}"
+        for name in ("conversations", "sharegpt", "alpaca", "dolly")
+        for field, test in (
+            ("path", "test_other_forms"),
+            ("on_bad", "test_what_is_wrong_is_said_and_may_be_skipped"),
+            ("split.*", "test_shares_are_held_out"),
+        )
+    },
     "dataset/image_folder.*": f"{PICTURES}::test_a_folder_for_each_class",
     "dataset/image_csv.on_bad": f"{PICTURES}::test_pictures_that_cannot_be_read_are_counted",
     "dataset/image_csv.*": f"{PICTURES}::test_a_table_of_pictures",

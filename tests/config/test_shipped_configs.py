@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 COUNTS = {
     "": 2,
     "callbacks": 2,
-    "dataset": 19,
+    "dataset": 23,
     "dataset/text_encoder": 4,
     "debug": 5,
     "experiment": 12,
@@ -48,7 +48,7 @@ COUNTS = {
     "runner/optimizer": 4,
     "runner/strategy": 6,
     "sweep": 2,
-    "task": 14,
+    "task": 15,
 }
 
 # Path, dtype and whether it is on the hub: what is too large for a test is held to what it says.
@@ -73,6 +73,13 @@ NEEDS_CUDA = {
 # Trained with in processes of their own: tests/runners/test_strategies.py.
 SEVERAL_PROCESSES = ("ddp", "fsdp")
 # The released sets are on the hub; their form is graphgpt_json's, which is trained on.
+TALK = {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}]}
+TEXTS = {
+    "conversations": TALK,
+    "sharegpt": TALK,
+    "alpaca": {"instruction": "Who?", "input": "", "output": "Me."},
+    "dolly": {"instruction": "Who?", "context": "", "response": "Me."},
+}
 RELEASED = [
     f"graphgpt_{name}"
     for name in ("arxiv_cot", "arxiv_std", "cora_cot", "cora_std", "matching", "mix", "pubmed_cot", "pubmed_lp", "pubmed_std")
@@ -175,6 +182,8 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
     about_photos = [*pictures, "dataset=image_folder", *photos]
     scenes = [*pictures, "dataset=emoji_scenes", "dataset.scenes=12", "dataset.size=48"]
     (folder / "photos.csv").write_text("\n".join(["image,label", *(f"photos/{c}/{i}.png,{c}" for c in ("red", "blue") for i in range(6))]))
+    for name, record in TEXTS.items():
+        (folder / f"{name}.json").write_text(json.dumps([record] * 4))
     small = ["dataset.limit=4", "dataset.size=48", "model.tower.size=32"]
     drawn = [*small, *(f"task.parts.{part}.dataset.{key}" for part in ("captions",) for key in ("scenes=12", "size=48"))]
     cot = f"task.records={folder}/cot.jsonl"
@@ -194,6 +203,8 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
         "text": ["task=node_classification", "task.wording=text_only"],
         "graph_and_image": ["task=node_classification", "model.modalities.image.tower.size=32"],
         **{name: ["model=image", "task=image_classification", *about_photos[2:]] for name in ON_HUB},
+        **{name: ["task=conversations", "model=text", f"dataset.path={folder}/{name}.json"] for name in TEXTS},
+        "conversations": ["dataset=conversations", "task=conversations", "model=text", f"dataset.path={folder}/conversations.json"],
         "parts": ["experiment=image/stage1", "dataset=openmoji"],
         "image/stage0": small,
         "image/stage1": drawn,
@@ -248,7 +259,7 @@ def write_ogb(folder: Path, graph: TextAttributedGraph) -> None:
 
 def command_line(group: str, name: str, base: list[str], needs: dict[str, list[str]]) -> list[str]:
     """The overrides that choose an option, in place of what ``base`` has for the group."""
-    own_data = group == "dataset" or name in ("instructions", "parts", *OF_PICTURES)
+    own_data = group == "dataset" or name in ("instructions", "conversations", "parts", *OF_PICTURES)
     replaced = (f"{group}=", "dataset=", "dataset.") if own_data else (f"{group}=",)
     return [f"{group}={name}", *(override for override in base if not override.startswith(replaced)), *needs.get(name, [])]
 
@@ -257,13 +268,13 @@ def test_every_file_is_counted() -> None:
     assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
     assert set(LLMS) == set(OPTIONS["model/llm"])
     assert set(OPTIONS[""]) == {"train", "evaluate"}
-    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 119
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 124
 
 
 def test_every_option_that_runs_here_is_trained() -> None:
     named = {override for overrides in TRAINED for override in overrides}
     assert named == {f"{group}={name}" for group, name in RUNNABLE}
-    assert len(RUNNABLE) == 119 - COUNTS["model/llm"] - len(NOT_RUN)
+    assert len(RUNNABLE) == 124 - COUNTS["model/llm"] - len(NOT_RUN)
     assert len(TRAINED) == 11 * 2 + len(RUNNABLE) - 11 - 2
 
 

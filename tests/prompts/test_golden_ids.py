@@ -56,4 +56,4 @@ def test_ids_are_those_that_models_were_trained_on(graph: TextAttributedGraph) -
 def test_every_shipped_task_is_among_them(name: str) -> None:
     """Mixtures are made of the others; stored conversations have tests with their files, and pictures theirs."""
     about_pictures = name not in ("mixture", "parts") and REGISTRY.get(name).reads == "images"
-    assert about_pictures or name in (*TASKS, "mixture", "parts", "instructions")
+    assert about_pictures or name in (*TASKS, "mixture", "parts", "instructions", "conversations")

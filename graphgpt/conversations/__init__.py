@@ -1,0 +1,1 @@
+"""Conversations in files: read record by record, checked, and kept memory-mapped."""
