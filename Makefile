@@ -5,11 +5,11 @@ PROBE = import sys; v = sys.version_info; print(".".join(map(str, v[:3]))); (3, 
 PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo demo-image test bench lint clean
 
 help:
 	@echo "make setup   build .venv with the tested versions (PYTHON=... names the Python to build it with)"
-	@echo "make demo    train and evaluate a small model end to end"
+	@echo "make demo    train and evaluate a small model end to end, on a graph (make demo-image: on pictures)"
 	@echo "make test    lint (a minute), then run the tests on all processors (ARGS='-n 0 -k sampling -x' goes to pytest)"
 	@echo "make bench   measure speed and memory against plain references, some 20 minutes (benchmarks/RESULTS.md)"
 	@echo "make lint    check style, types and the direction of imports"
@@ -20,6 +20,9 @@ setup: .venv/.ready
 
 demo: .venv/.ready
 	@.venv/bin/python -m graphgpt.demo
+
+demo-image: .venv/.ready
+	@.venv/bin/python -m graphgpt.demo image
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
