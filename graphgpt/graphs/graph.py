@@ -17,10 +17,12 @@ from torch import Tensor
 
 from graphgpt.errors import DataError, amount, first_line, with_article
 from graphgpt.files import atomic_folder, fingerprint_of
+from graphgpt.images.picture import ImageInput, content_key
 from graphgpt.schema import SPLITS
 
 FORMAT = 1
-TEXT_FILE = "text.arrow"
+TEXT_FILE, PICTURE_FILE = "text.arrow", "pictures.arrow"
+PICTURE_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("file", "key")])
 TEXT_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "body")])
 
 
@@ -42,6 +44,8 @@ class TextAttributedGraph:
             once there are features, where they come from (``features_from``).
         x: Node features, shape ``[n, d]``, float32 (float16 if made of the texts of a large graph), finite; None where a text encoder
             is still to make them.
+        pictures: Of every node the ``file`` of a picture and the ``key`` of its content, length n; None where nodes have none.
+        home: Folder that the files are named from, where they are not absolute.
         split: Split given with the data, shape ``[n]``, int8: index into ``SPLITS``, -1 for none; None when the data has none.
     """
 
@@ -55,6 +59,8 @@ class TextAttributedGraph:
     card: dict[str, Any] = field(default_factory=dict)
     x: Tensor | None = None
     split: Tensor | None = None
+    pictures: pa.Table | None = None
+    home: Path | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -76,6 +82,17 @@ class TextAttributedGraph:
         if self.x is None:
             raise DataError(f"The graph '{self.card.get('name')}' has no node features yet: run a text encoder first.")
         return self.x
+
+    def picture(self, node: int) -> ImageInput:
+        """A node's picture.
+
+        Raises:
+            DataError: nodes have none.
+        """
+        if self.pictures is None:
+            raise DataError(f"The nodes of the graph '{self.card.get('name')}' have no pictures.")
+        file, key = (str(self.pictures[name][node].as_py()) for name in PICTURE_SCHEMA.names)
+        return ImageInput(path=(self.home or Path()) / file, title=self.title(node), known=key)
 
     def title(self, node: int) -> str:
         return self._text(self.titles, node)
@@ -132,6 +149,9 @@ class TextAttributedGraph:
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "graph.safetensors")
         if self.x is not None:
             save_file({"x": self.x.contiguous()}, folder / "x.safetensors")
+        if self.pictures is not None:
+            with pa.OSFile(str(folder / PICTURE_FILE), "wb") as sink, pa.ipc.new_file(sink, PICTURE_SCHEMA) as writer:
+                writer.write_table(self.pictures)
         card = {**self.card, "format": FORMAT, "class_names": list(self.class_names)}
         card.pop("features_from", None)  # true of a graph in memory
         (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -166,6 +186,14 @@ class TextAttributedGraph:
         with _reading(folder / TEXT_FILE) as path:
             texts = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             _check_texts(texts, nodes)
+        pictures = None
+        if (folder / PICTURE_FILE).is_file():
+            with _reading(folder / PICTURE_FILE) as path:
+                pictures = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+                if pictures.schema != PICTURE_SCHEMA or pictures.num_rows != nodes:
+                    raise ValueError(
+                        f"it has {pictures.num_rows} rows of {', '.join(pictures.schema.names)}, expected {nodes} of file, key"
+                    )
         return cls(
             rowptr=tensors["rowptr"],
             col=tensors["col"],
@@ -177,6 +205,8 @@ class TextAttributedGraph:
             card=card,
             x=x,
             split=tensors.get("split"),
+            pictures=pictures,
+            home=folder,
         )
 
 
@@ -330,6 +360,16 @@ def half_character(*texts: str) -> str | None:
     except UnicodeEncodeError as error:
         return error.object[error.start].encode("unicode_escape").decode()
     return None
+
+
+def picture_table(files: Sequence[Path], folder: Path) -> pa.Table:
+    """The ``pictures`` of a graph, a file for each node, named from the folder that the graph is saved in.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    columns = [[file.relative_to(folder).as_posix() for file in files], [content_key(file) for file in files]]
+    return pa.table(columns, schema=PICTURE_SCHEMA)
 
 
 def build_graph(

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 from torch import Tensor
 
-from graphgpt.errors import amount
+from graphgpt.errors import DataError, amount
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.splits import split_nodes, write_split
 from graphgpt.graphs.subgraph import GraphInput, Subgraph, sample_subgraph
 from graphgpt.prompts.facts import TaskFacts
-from graphgpt.prompts.instruction import GroundingInstruction, Instruction, Part
+from graphgpt.prompts.instruction import GroundingInstruction, Instruction, ModalityInput, Part
 from graphgpt.schema import SPLITS, Kind, Split
 from graphgpt.task import OpenDataset
 from graphgpt.tasks.worded import WordedTask
@@ -60,6 +60,11 @@ class GraphTask(WordedTask):
     @classmethod
     def build(cls, config: Any, dataset: Any, open_dataset: OpenDataset) -> Self:
         graph = open_dataset(dataset)
+        if "image" in (cls.modalities(config) or ()) and graph.pictures is None:
+            raise DataError(
+                f"task.wording: '{config.wording}' has an <image>, and the nodes of the graph '{graph.card['name']}' have no pictures; "
+                "choose another wording, or a graph whose nodes have some, such as dataset=emoji_graph."
+            )
         return cls(config, graph, dataset, split_nodes(graph, dataset.split, needs_labels=cls.needs_labels))
 
     @property
@@ -125,6 +130,11 @@ class GraphTask(WordedTask):
     def ask(self, *subgraphs: Subgraph, **words: str) -> tuple[Part, ...]:
         """The chosen wording filled in with words, and with the subgraphs where it has places for them."""
         return self.fill({"graph": self.inputs(subgraphs)}, **words)
+
+    def shown(self, node: int, subgraph: Subgraph) -> dict[str, Sequence[ModalityInput]]:
+        """All that a prompt may show of a node, by modality: the subgraph around it, and its picture if it has one."""
+        pictures = {} if self.graph.pictures is None else {"image": (self.graph.picture(node),)}
+        return {"graph": self.inputs((subgraph,)), **pictures}
 
     def inputs(self, subgraphs: Sequence[Subgraph]) -> tuple[GraphInput, ...]:
         """What a tower reads of an item's subgraphs."""

@@ -23,6 +23,7 @@ class NodeClassification(GraphTask):
     """The answer is a class name; every class name is a candidate (GraphGPT, arXiv:2310.13023, section 3.3)."""
 
     words = ("classes", "numbered", "title", "text")
+    places = {"graph": 1, "image": 1}
     reveals = "class"
     text_words = ("title", "text")
     known_baselines = ("majority", "tfidf", "sgc", "gcn", "graphsage")
@@ -44,8 +45,8 @@ class NodeClassification(GraphTask):
         subgraph = self.subgraph(item, seed)
         asked = Message(
             "user",
-            *self.ask(
-                subgraph,
+            *self.fill(
+                self.shown(item, subgraph),
                 classes="; ".join(names),
                 numbered=". ".join(f"{i}. {name}" for i, name in enumerate(names, start=1)),
                 title=title,
@@ -58,7 +59,7 @@ class NodeClassification(GraphTask):
             messages=(asked, Message("assistant", names[truth])),
             truth=truth,
             texts=(title, text),
-            limits=self.limits(asked.inputs),
+            limits=self.limits([item for item in asked.inputs if item.modality == "graph"]),
             nodes=(item,),
             subgraphs=(subgraph,),
         )

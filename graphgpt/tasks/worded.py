@@ -93,7 +93,7 @@ class WordedTask(Task):
         for modality, expected in cls.places.items():
             times, needed = count_places(wording, modality), cls.needs == modality
             if times != expected and (times or needed):
-                or_none = "" if needed else " (or none, for text alone)" if len(cls.places) == 1 else " (or none)"
+                or_none = "" if needed else " (or none, for text alone)" if len(cls.places) == 1 or modality == "graph" else " (or none)"
                 has = f"has {placeholder(modality)} {amount(times, 'time')}"
                 found.append(f"task.wordings.{name}: {has}, expected {expected}{or_none}.")
         return found

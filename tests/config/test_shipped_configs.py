@@ -29,10 +29,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 COUNTS = {
     "": 2,
     "callbacks": 2,
-    "dataset": 23,
+    "dataset": 24,
     "dataset/text_encoder": 4,
     "debug": 5,
-    "experiment": 12,
+    "experiment": 13,
     "hydra": 1,
     "model": 6,
     "model/llm": 8,
@@ -107,7 +107,18 @@ NOT_RUN = ("sentence_transformers", *RELEASED, *NEEDS_CUDA, *SEVERAL_PROCESSES, 
 OF_PICTURES = (
     *ON_HUB,
     *("image_folder", "image_csv", "openmoji", "emoji_scenes", "image_classification", "image_naming", "image_caption"),
-    *("visual_question", "image_grounding", "pixels", "efficientnet_lite0", "image", "image/stage0", "image/stage1", "image/stage2"),
+    *(
+        "emoji_graph",
+        "image/graph_and_image",
+        "visual_question",
+        "image_grounding",
+        "pixels",
+        "efficientnet_lite0",
+        "image",
+        "image/stage0",
+        "image/stage1",
+        "image/stage2",
+    ),
 )
 RUNNABLE = [pair for pair in COMPOSED if pair[0] != "model/llm" and pair[1] not in NOT_RUN]
 OF_GRAPHS = [name for name in OPTIONS["model/tower"] if name not in (*OF_PICTURES, *ON_HUB)]
@@ -206,6 +217,8 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
         **{name: ["task=conversations", "model=text", f"dataset.path={folder}/{name}.json"] for name in TEXTS},
         "conversations": ["dataset=conversations", "task=conversations", "model=text", f"dataset.path={folder}/conversations.json"],
         "parts": ["experiment=image/stage1", "dataset=openmoji"],
+        "emoji_graph": ["task=node_classification", "dataset.limit=4", "dataset.size=32"],
+        "image/graph_and_image": ["dataset.limit=4", "dataset.size=32", "model.modalities.image.tower.size=32"],
         "image/stage0": small,
         "image/stage1": drawn,
         "image/stage2": [*drawn, *(f"task.parts.yes_no.dataset.{key}" for key in ("scenes=12", "size=48")), "stage1=null"],
@@ -268,13 +281,13 @@ def test_every_file_is_counted() -> None:
     assert {group: len(names) for group, names in OPTIONS.items()} == COUNTS
     assert set(LLMS) == set(OPTIONS["model/llm"])
     assert set(OPTIONS[""]) == {"train", "evaluate"}
-    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 124
+    assert len(COMPOSED) == sum(COUNTS.values()) - COUNTS[""] - COUNTS["hydra"] == 126
 
 
 def test_every_option_that_runs_here_is_trained() -> None:
     named = {override for overrides in TRAINED for override in overrides}
     assert named == {f"{group}={name}" for group, name in RUNNABLE}
-    assert len(RUNNABLE) == 124 - COUNTS["model/llm"] - len(NOT_RUN)
+    assert len(RUNNABLE) == 126 - COUNTS["model/llm"] - len(NOT_RUN)
     assert len(TRAINED) == 11 * 2 + len(RUNNABLE) - 11 - 2
 
 
