@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 #: What is called, exit code, what must be said, seconds to reach.
 COMMANDS = [
-    (["train.py", "--help"], 0, "model/tower: gat, gcn,", 2.0),
+    (["train.py", "--help"], 0, "gat, gcn,", 2.0),
     (["train.py", "model/tower=gtt"], 2, "1. model/tower: there is no 'gtt'.", 5.0),
     (["-m", "graphgpt.cli", "ls"], 0, "graph_transformer", 1.0),
 ]

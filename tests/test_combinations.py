@@ -93,7 +93,7 @@ def test_a_task_on_data_that_are_not_for_it(data: Data, tmp_path: Path) -> None:
     files = [f"dataset.instructions={tmp_path}/records.json", f"dataset.graphs={tmp_path}/graphs.pt"]
     wrong: list[tuple[list[str], Callable[[str], bool]]] = [
         (["task=node_classification", "dataset=graphgpt_json", *files], lambda text: "asks about a graph with texts" in text),
-        (["task=instructions", *data["csv"]], lambda text: text.endswith("choose one of: graphgpt_json.")),
+        (["task=instructions", *data["csv"]], lambda text: text.endswith("one of: alpaca, conversations, dolly, graphgpt_json, sharegpt.")),
     ]
     for overrides, fits in wrong:
         with pytest.raises(ConfigError) as caught:

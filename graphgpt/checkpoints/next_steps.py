@@ -71,7 +71,7 @@ def after_evaluation(experiment: Mapping[str, Any], config: Any, *, items: int, 
         steps.append((f"Score all {amount(items, 'item')}", typed("evaluate", *same, "limit=null")))
     if config.seeds == 1:
         steps.append(("See how much is chance: three seeds", typed("evaluate", *same, "seeds=3")))
-    if model.reads_words and len(config.ablation) < 3:
+    if model.reads_words and all(name.startswith("no_") for name in config.ablation):
         steps.append(("See what the answers come from", typed("evaluate", *same, "ablation=all")))
     if model.reads_words and config.wordings is None and wordings:
         steps.append(("See how much hangs on the wording", typed("evaluate", *same, "wordings=all")))

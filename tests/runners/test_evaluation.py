@@ -444,7 +444,7 @@ def test_the_language_model_alone_is_the_base_model(checkpoint: Path, run: Evalu
     [
         (
             "ablation=zerod",
-            "ablation: 'zerod' is not one of none, no_graph, zeroed, shuffled, other_node, no_text, all. Did you mean 'zeroed'?",
+            "ablation: 'zerod' is not one of none, no_graph, no_image, zeroed, shuffled, other_node, no_text, all. Did you mean 'zeroed'?",
         ),
         ("ablation=[zerod]", "'zerod' is not one of"),
         ("baselines=gcnn", "Did you mean 'gcn'?"),

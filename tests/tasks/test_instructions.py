@@ -326,7 +326,8 @@ def test_task_and_dataset_that_do_not_go_together(tmp_path: Path) -> None:
     other = [override for override in command(tmp_path) if not override.startswith("task=")]
     with pytest.raises(ConfigError, match=r"'graph_matching' asks about a graph with texts, which dataset\.name=graphgpt_json has not;"):
         check_command_line(ExperimentConfig, "train", other)
-    with pytest.raises(ConfigError, match=r"brings, which dataset\.name=stdlib_docs has not; choose one of: graphgpt_json\."):
+    instead = "choose one of: alpaca, conversations, dolly, graphgpt_json, sharegpt"
+    with pytest.raises(ConfigError, match=rf"brings, which dataset\.name=stdlib_docs has not; {instead}\."):
         check_command_line(ExperimentConfig, "train", ["task=instructions", "model/llm=tiny_random"])
 
 
