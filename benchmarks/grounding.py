@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
             tower = ["model/tower=graph_transformer", *([f"model.tower.init_from={stage0}"] if arm == "grounded" else [])]
             stage1 = finished("train", place / arm / "stage1", "experiment=stage1", *common, *tower, f"runner.max_steps={options.stage1}")
             stage2 = finished(
-                "train", place / arm / "stage2", "experiment=stage2/node_classification", f"stage1={stage1}",
+                "train", place / arm / "stage2", "experiment=stage2/node_classification", f"start_from={stage1}",
                 *common, *tower, f"runner.max_steps={options.stage2}", "task.max_chars=60",
             )  # fmt: skip
             scored = finished(

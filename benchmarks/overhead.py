@@ -30,7 +30,7 @@ FIRST = 5
 
 
 def overrides(steps: int, *more: str) -> list[str]:
-    return ["experiment=stage2/node_classification", "stage1=null", f"runner.max_steps={steps}", "runner.threads=1", *more]
+    return ["experiment=stage2/node_classification", "start_from=null", f"runner.max_steps={steps}", "runner.threads=1", *more]
 
 
 def seconds_between(starts: list[float]) -> float:

@@ -276,7 +276,7 @@ def _readable(config_name: str, arguments: Sequence[str], problems: list[str]) -
 
 
 #: Keys of folders that are looked at before a configuration is typed.
-FOLDERS = ("resume", "stage1", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")
+FOLDERS = ("resume", "start_from", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def expanded(folder: str) -> str:
@@ -294,7 +294,7 @@ def with_latest(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         key, _, value = override.partition("=")
         values = value.split(",")
-        if key.lstrip("+") in ("stage1", "checkpoint") and LATEST in values:
+        if key.lstrip("+") in ("start_from", "checkpoint") and LATEST in values:
             override = f"{key}={','.join(quoted(str(named_checkpoint(one))) if one == LATEST else one for one in values)}"
         found.append(override)
     return found
@@ -473,8 +473,8 @@ def read_composed(cls: type[C], composed: DictConfig, overrides: Sequence[str] =
     Args:
         cls: Schema of the root.
         composed: Hydra's.
-        overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them; ``stage1`` takes of its
-            run what they and an experiment leave open.
+        overrides: The command line. ``resume`` takes the settings of the run that it names, and these change them; ``start_from`` takes
+            of its run what they and an experiment leave open.
         notes: What was taken so is appended here.
     """
     data = _plain(composed)
@@ -497,8 +497,8 @@ def _begun(data: dict[str, Any], overrides: Sequence[str], notes: list[str]) -> 
     Raises:
         ConfigError: that run's config cannot be used.
     """
-    folder = data.get("stage1")
-    if not isinstance(folder, str) or folder == MISSING or checkpoint_problems(folder, "stage1"):
+    folder = data.get("start_from")
+    if not isinstance(folder, str) or folder == MISSING or checkpoint_problems(folder, "start_from"):
         return data
     chosen = {override.lstrip("+~").partition("=")[0].replace("/", ".") for override in overrides}
     problems: list[str] = []
@@ -508,11 +508,11 @@ def _begun(data: dict[str, Any], overrides: Sequence[str], notes: list[str]) -> 
         if problems:  # perhaps for want of a class of the user's own
             check_plugins(read_experiment(find_checkpoint(folder) / "config.yaml"), folder)
     except GraphGPTError as error:
-        raise ConfigError([f"stage1: {error}"]) from error
+        raise ConfigError([f"start_from: {error}"]) from error
     before = parse(ExperimentConfig, data, problems)
     if found != data and not problems and (taken := _taken(plain_settings(before), plain_settings(after))):
         listed = " and ".join(filter(None, [", ".join(taken[:-1]), taken[-1]]))
-        notes.append(f"stage1: takes {listed} from {folder}")
+        notes.append(f"start_from: takes {listed} from {folder}")
     return found
 
 

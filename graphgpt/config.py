@@ -48,7 +48,7 @@ class ExperimentConfig:
     """What is asked about it."""
     runner: Annotated[Any, Registered(RUNNERS, "runner")]
     """How it is trained."""
-    stage1: str | None = None
+    start_from: str | None = None
     """Run or checkpoint folder to start from; ``latest`` is the newest in ``runs``."""
     test: bool = False
     """Also evaluate what was trained, when the run is through: into the folder ``test`` in its own."""
@@ -165,15 +165,15 @@ def read_config(cls: type[C], data: dict[str, Any], given: Collection[str] = ())
             problems.append(f"resume: an evaluation does not go on; leave resume={folder} out {go_on}.")
         data = {key: value for key, value in data.items() if key != "resume"}
     config = parse(cls, data, problems)
-    for key in ("stage1", "checkpoint"):
+    for key in ("start_from", "checkpoint"):
         if isinstance(folder := data.get(key), str) and folder != MISSING:
             problems += checkpoint_problems(folder, key)
     if isinstance(config, ExperimentConfig) and not problems:
         problems += TASKS.get(config.task.name).data_problems(config.task, config.dataset)
         problems += MODELS.get(config.model.name).task_problems(config.model, config.task)
         problems += combination_problems(config.model, config.runner)
-    if isinstance(config, ExperimentConfig) and config.stage1 is not None and not problems:
-        problems += hand_over_problems(config.stage1, config.model)
+    if isinstance(config, ExperimentConfig) and config.start_from is not None and not problems:
+        problems += hand_over_problems(config.start_from, config.model)
     if isinstance(config, EvaluationConfig) and config.shard and not re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.shard):
         problems.append(f"shard: '{config.shard}' is no part of a whole; expected i/n, such as 2/4.")
     elif isinstance(config, EvaluationConfig) and config.part[0] > config.part[1]:

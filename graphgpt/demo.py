@@ -29,7 +29,7 @@ def main() -> None:
     first, second = STAGES[parser.parse_args().what]
     began = time.monotonic()
     stage1 = train([f"experiment={first}"])
-    stage2 = train([f"experiment={second}", f"stage1={stage1}"])
+    stage2 = train([f"experiment={second}", f"start_from={stage1}"])
     evaluate(stage2)
     print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes.")
 

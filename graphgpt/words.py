@@ -45,7 +45,7 @@ WORDS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("run_name", "exp_name", "experiment_name"), ("name", "")),
     **dict.fromkeys(("seed_everything", "random_seed", "manual_seed"), ("seed", "")),
     **dict.fromkeys(("resume_from_checkpoint", "ckpt_path", "resume_from", "resume_path"), ("resume", "")),
-    **dict.fromkeys(("pretrained", "init_from_checkpoint", "load_from", "start", "start_from"), ("stage1", "")),
+    **dict.fromkeys(("pretrained", "init_from_checkpoint", "load_from", "start", "stage1"), ("start_from", "")),
     **dict.fromkeys(("save_steps", "save_every", "save_interval"), ("runner.checkpoint.every_n_steps", "")),
     **dict.fromkeys(("save_total_limit", "save_top_k"), ("runner.checkpoint.keep", "")),
     **dict.fromkeys(("eval_steps", "eval_every", "val_check_interval", "check_val_every_n_epoch"), ("runner.val_every", "in steps")),
@@ -75,7 +75,7 @@ def our_word(key: str, *, evaluation: bool) -> str | None:
     if word in WORDS:
         ours, more = WORDS[word]
         ours = EVALUATION.get(ours, ours) if evaluation else ours
-        elsewhere = ours.startswith(("runner", "model", "stage1", "logger")) if evaluation else ours in OF_EVALUATION
+        elsewhere = ours.startswith(("runner", "model", "start_from", "logger")) if evaluation else ours in OF_EVALUATION
         return None if elsewhere or ours == key else f"Here it is {ours}{f' ({more})' if more else ''}."
     groups = [group for group in config_groups() if group.endswith(f"/{word}")]
     choose = "." not in key and len(groups) == 1 and not evaluation

@@ -244,7 +244,7 @@ class LightningRunner:
         """Train and write the run folder.
 
         Args:
-            model: Fresh; the hand-over from ``experiment.stage1`` and resuming happen here.
+            model: Fresh; the hand-over from ``experiment.start_from`` and resuming happen here.
             task: What to train on.
             experiment: The ``ExperimentConfig``.
             folder: Run folder.
@@ -273,9 +273,9 @@ class LightningRunner:
         config = experiment.runner
         torch.set_num_threads(threads(config.threads, config.devices))
         resume = newest_resumable(folder) if experiment.resume else None
-        if experiment.stage1 is not None:
+        if experiment.start_from is not None:
             # Also when resuming, which brings back only what training moves: a frozen tower's weights are stage 1's.
-            load_checkpoint(model, experiment.stage1, task.data)
+            load_checkpoint(model, experiment.start_from, task.data)
         if config.precision == "bf16":
             # Not left to Lightning, which casts a batch too, and the modality tokens' ids would be next.
             model.to(torch.bfloat16)
@@ -342,7 +342,7 @@ class LightningRunner:
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
         checkpoint = folder / "checkpoint"
-        history = read_history(find_checkpoint(experiment.stage1)) if experiment.stage1 else []
+        history = read_history(find_checkpoint(experiment.start_from)) if experiment.start_from else []
         parameters = sum(parameter.numel() for parameter in model.trainable_state().values())
         samples = trainer.global_step * config.global_batch_size
         seconds = time.monotonic() - started
@@ -354,7 +354,9 @@ class LightningRunner:
             states[folder / "best"] = model_state(model)
         if trainer.is_global_zero:
             items = training_items(task, config.train_samples, experiment.seed)
-            trained = trained_items(task, items, [experiment.stage1, *(tower.init_from for tower in model.towers(model.config).values())])
+            trained = trained_items(
+                task, items, [experiment.start_from, *(tower.init_from for tower in model.towers(model.config).values())]
+            )
             for target, state in states.items():
                 more = functools.partial(write_trained, trained)
                 save_checkpoint(target, model, experiment, data=task.data, history=history, state=state, more=more)

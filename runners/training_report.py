@@ -102,7 +102,7 @@ def write_training_report(
                 "Learning rates": _learning_rates(lines),
                 "Precision": str(settings.precision),
                 "Seed": str(experiment.seed),
-                "Started from": experiment.stage1 or _origins(model) or "new weights",
+                "Started from": experiment.start_from or _origins(model) or "new weights",
                 "Checkpoint": str(folder / "checkpoint"),
                 "Versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
             },

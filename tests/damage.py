@@ -69,7 +69,7 @@ class Trained:
         """These take a hundred times as long."""
         folder = run / "checkpoint"
         yield lambda: evaluated_experiment(check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={folder}"]))
-        yield lambda: check_command_line(ExperimentConfig, "train", [*self.overrides, f"stage1={folder}"])
+        yield lambda: check_command_line(ExperimentConfig, "train", [*self.overrides, f"start_from={folder}"])
         yield lambda: check_command_line(ExperimentConfig, "train", [*self.overrides, f"model.tower.init_from={folder}"])
 
     def survives(self, run: Path, edit: object, command_lines: bool = True) -> int:

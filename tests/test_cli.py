@@ -218,7 +218,7 @@ def test_check_asks_for_stage1(good: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "1 problem in the configuration:\n  1. stage1: must be given (stage1=...).\n"
+    assert done.stderr == "1 problem in the configuration:\n  1. start_from: must be given (start_from=...).\n"
 
 
 # graphgpt env, and the rest

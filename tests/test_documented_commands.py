@@ -87,7 +87,7 @@ STANDS_FOR = {
     r"weights apply-delta BASE DELTA --out FOLDER": "weights apply-delta base delta --out again",
     r"(graph_projector.bin .*) --out graphgpt": r"\1 --out another",
     r"resume=FOLDER": "resume=runs/stage2/...",
-    r"stage1=\.\.\.": "stage1=runs/stage1/...",
+    r"start_from=\.\.\.": "start_from=runs/stage1/...",
     r"experiment=\.\.\.": "experiment=stage1",
     r"checkpoint=RUN\w*": "checkpoint=runs/stage2/...",
     r"\[key=value \.\.\.\]| \.\.\.(?= |$)": "",

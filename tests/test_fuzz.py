@@ -208,7 +208,7 @@ class Checkpoints(Kind):
             raise Wrong(f"another {name} was read than stands there")
         if name == "config.yaml" and written is not None:
             evaluation = check_command_line(EvaluationConfig, "evaluate", [f"checkpoint={folder}"])
-            compare(written, evaluated_experiment(evaluation), {"stage1", "resume", "model.tower.init_from", "model.tower.weights"})
+            compare(written, evaluated_experiment(evaluation), {"start_from", "resume", "model.tower.init_from", "model.tower.weights"})
 
 
 def nan_as_text(value: Any) -> Any:

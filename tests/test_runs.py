@@ -277,8 +277,8 @@ def test_runs_of_all_kinds_in_a_narrow_terminal(
     scores = {"accuracy": 0.5, "macro_f1": 0.4, "top3": 0.9}
     for place, (tower, rank) in enumerate((("sgc", 4), ("graph_transformer", 4), ("graph_transformer", 8))):
         model = {"tower": {"name": tower}, "lora": {"rank": rank, "alpha": 16}}
-        write(f"a_rather_long_name/2026-01-01_00-00-0{place}", scores=scores, model=model, stage1="a/" * 40)
-    write("short/0", seed=1, scores=scores, model={"tower": {"name": "sgc"}}, stage1="b/" * 40)
+        write(f"a_rather_long_name/2026-01-01_00-00-0{place}", scores=scores, model=model, start_from="a/" * 40)
+    write("short/0", seed=1, scores=scores, model={"tower": {"name": "sgc"}}, start_from="b/" * 40)
     monkeypatch.setenv("COLUMNS", "80")
     code, printed = command(capsys, str(tmp_path))
     lines = printed.splitlines()
@@ -289,14 +289,14 @@ def test_runs_of_all_kinds_in_a_narrow_terminal(
         f"a_rather_long_name/2026-01-01_00-00-0{place}" for place in range(3)
     ]
     assert [words[1:3] for words in shown[::2]] == [["4", "sgc"], ["4", "graph_transformer"], ["8", "graph_transformer"], ["-", "sgc"]]
-    assert lines[-1] == "They also differ in model.lora.alpha, stage1: see --csv, --markdown or --html."
+    assert lines[-1] == "They also differ in model.lora.alpha, start_from: see --csv, --markdown or --html."
 
 
 def test_groups_that_the_shown_settings_do_not_tell_apart_go_by_their_first_run(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place, seed in ((0, 0), (0, 1), (1, 0)):
-        write(f"{place}-{seed}", seed=seed, stage1=f"{'very/' * 20}long/{place}")
+        write(f"{place}-{seed}", seed=seed, start_from=f"{'very/' * 20}long/{place}")
     monkeypatch.setenv("COLUMNS", "80")
     lines = command(capsys, str(tmp_path))[1].splitlines()
     assert lines[4].split()[:3] == ["first", "run", "runs"]
@@ -347,14 +347,20 @@ def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, t
 
     for i in range(count):
         lr = 10.0 ** -(i % 4)
-        write(f"{i}", lr=lr, projector="mlp" if i % 2 else "linear", loss=1.0 + i, stage1=None if i % 3 else "a/very/long/path/to/some/run")
+        write(
+            f"{i}",
+            lr=lr,
+            projector="mlp" if i % 2 else "linear",
+            loss=1.0 + i,
+            start_from=None if i % 3 else "a/very/long/path/to/some/run",
+        )
     comparison = compare(find_runs(tmp_path))
     write_page(comparison, tmp_path, tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text()
     assert page.count("<svg") == (count > 1)  # a single run varies in nothing
     assert f'"best">{"Best " if count > 1 else ""}val/loss: <b>1</b>' in page  # nor is it the best of any
     if count == 8:
-        assert all(f">{name}<" in page for name in ("lr.lora", "projector", "stage1", "val/loss"))
+        assert all(f">{name}<" in page for name in ("lr.lora", "projector", "start_from", "val/loss"))
         assert ">0.001<" in page
 
 

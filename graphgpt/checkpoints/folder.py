@@ -126,7 +126,7 @@ def checkpoint_experiment(path: str | Path) -> dict[str, Any]:
     """
     folder = find_checkpoint(path)
     read = read_record(folder / "config.yaml", Experiment, "a checkpoint's configuration")
-    experiment = {**experiment_settings(read), "stage1": None, "resume": None}
+    experiment = {**experiment_settings(read), "start_from": None, "resume": None}
     check_plugins(experiment, folder)
     if isinstance(model := experiment.get("model"), dict):
         experiment["model"] = _without_origin(model)
@@ -156,7 +156,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or is no mapping.
     """
-    return read_record(file, dict[str, Any], "a configuration")
+    return experiment_settings(read_record(file, dict[str, Any], "a configuration"))
 
 
 def checkpoint_problems(path: str, key: str) -> list[str]:
@@ -169,18 +169,18 @@ def checkpoint_problems(path: str, key: str) -> list[str]:
 
 
 def hand_over_problems(path: str, model: Any) -> list[str]:
-    """What keeps a model of this configuration from starting at the checkpoint ``stage1``; reads no weights."""
+    """What keeps a model of this configuration from starting at the checkpoint ``start_from``; reads no weights."""
     folder = find_checkpoint(path)
     theirs = read_manifest(folder)["model"]
     if (folder / LLM).is_dir() and hasattr(model, "llm"):
         if not model.llm.train and Path(model.llm.path) != folder / LLM:
             return [
-                f"stage1: {path} has trained its language model: go on with it by model.llm.train=true, or stand on it by "
+                f"start_from: {path} has trained its language model: go on with it by model.llm.train=true, or stand on it by "
                 f"model.llm.path={folder / LLM}."
             ]
         theirs = {**theirs, "llm": {**theirs["llm"], "path": model.llm.path}}
     if theirs["name"] != model.name:
-        return [f"stage1: {path} is a '{theirs['name']}', not a '{model.name}'; model.tower.init_from={path} takes its tower alone."]
+        return [f"start_from: {path} is a '{theirs['name']}', not a '{model.name}'; model.tower.init_from={path} takes its tower alone."]
     problems: list[str] = MODELS.get(model.name).hand_over_problems(model, theirs, path)
     return problems
 
@@ -306,7 +306,7 @@ def write_checkpoint(
             "model": dataclasses.asdict(experiment.model),
             "llm": dict(llm),
             "data": dict(data),
-            "parent": None if experiment.stage1 is None else _parent(experiment.stage1),
+            "parent": None if experiment.start_from is None else _parent(experiment.start_from),
             "files": {str(path.relative_to(tmp)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
             "command": as_typed(sys.argv),
             "environment": environment(),

@@ -86,7 +86,7 @@ def _next_stage(experiment: Mapping[str, Any], folder: Path) -> list[Step]:
         return []
     others = as_overrides(experiment, _SHARED)
     return [
-        ("Teach it a task", typed("train", f"experiment=stage2/{task}", f"stage1={folder}", *others))
+        ("Teach it a task", typed("train", f"experiment=stage2/{task}", f"start_from={folder}", *others))
         for task in ("node_classification", "link_prediction")
         if task != experiment["task"]["name"]
     ][:1]

@@ -24,7 +24,7 @@ def model_settings(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def experiment_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """A training's config, as data."""
-    found = dict(experiment)
+    found = {"start_from" if key == "stage1" else key: value for key, value in experiment.items()}
     if isinstance(model := found.get("model"), Mapping):
         found["model"] = model_settings(model)
     return found

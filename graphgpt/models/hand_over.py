@@ -18,12 +18,12 @@ def differences(model: Any, theirs: Mapping[str, Any], path: str) -> list[str]:
     problems: list[str] = []
     if theirs["llm"]["path"] != model.llm.path:
         problems.append(
-            f"stage1: {path} was made for the language model '{theirs['llm']['path']}', not for model.llm.path={model.llm.path}."
+            f"start_from: {path} was made for the language model '{theirs['llm']['path']}', not for model.llm.path={model.llm.path}."
         )
     before, now = modalities_of(theirs), model.by_modality
     if [*before] != [*now]:
         reads = [", ".join(names) or "words alone" for names in (before, now)]
-        problems.append(f"stage1: {path} reads {reads[0]}, and this model {reads[1]}: they have to read the same, in the same order.")
+        problems.append(f"start_from: {path} reads {reads[0]}, and this model {reads[1]}: they have to read the same, in the same order.")
     else:
         for name, config in now.items():
             found = [one for part in PARTS for one in _compared(path, part, before[name].get(part), getattr(config, part) or config.fused)]
@@ -32,12 +32,12 @@ def differences(model: Any, theirs: Mapping[str, Any], path: str) -> list[str]:
         problems += _compared(path, part, theirs.get(part, {}), getattr(model, part))
     if theirs["lora"]["rank"] not in (0, model.lora.rank):
         problems.append(
-            f"stage1: {path} has adapters of rank {theirs['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
+            f"start_from: {path} has adapters of rank {theirs['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
         )
     elif theirs["lora"]["rank"]:
         adapters = defaults(model.lora) | theirs["lora"]
         problems += [
-            f"stage1: {path} has adapters with {name}={adapters[name]!r}, but model.lora.{name}={value!r}."
+            f"start_from: {path} has adapters with {name}={adapters[name]!r}, but model.lora.{name}={value!r}."
             for name, value in dataclasses.asdict(model.lora).items()
             if name not in ("rank", "dropout") and adapters[name] != value
         ]
@@ -49,12 +49,12 @@ def _compared(path: str, part: str, theirs: Mapping[str, Any] | None, config: An
     theirs = dict(theirs or ({"name": "splice"} if part == "fusion" else {}))
     if (name := theirs.get("name")) != ours.get("name"):
         right = f"; choose model/{part}={name}" if name else ""
-        yield f"stage1: {path} has {part}.name={name!r}, but model.{part}.name={ours['name']!r}{right}."
+        yield f"start_from: {path} has {part}.name={name!r}, but model.{part}.name={ours['name']!r}{right}."
         return  # the fields of one class say nothing about another's
     theirs = defaults(config) | theirs  # it may be older than a setting
     for name, value in ours.items():
         if name not in HANDED_OVER[part] and theirs.get(name) != value:
-            yield f"stage1: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
+            yield f"start_from: {path} has {part}.{name}={theirs.get(name)!r}, but model.{part}.{name}={value!r}."
 
 
 def defaults(config: Any) -> dict[str, Any]:

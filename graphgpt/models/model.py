@@ -131,7 +131,7 @@ class Model(nn.Module, ABC):
             theirs: The checkpoint's, as plain data.
             path: Of the checkpoint, for the sentences.
         """
-        return [f"stage1: a '{config.name}' has one stage; model.tower.init_from={path} starts with the tower of that run."]
+        return [f"start_from: a '{config.name}' has one stage; model.tower.init_from={path} starts with the tower of that run."]
 
     @abstractmethod
     def reader(self) -> Reader:

@@ -182,11 +182,11 @@ def test_the_experiment_comes_back(build: Build, saved: Callable[..., Path]) -> 
 
 def test_where_it_started_is_not_asked_for_again(build: Build, saved: Callable[..., Path], tmp_path: Path) -> None:
     stage1 = saved()
-    experiment, model = build(f"stage1={stage1}")
+    experiment, model = build(f"start_from={stage1}")
     folder = save(tmp_path / "second", experiment, model)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["stage1"] == str(stage1)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["start_from"] == str(stage1)
     assert read_manifest(folder)["parent"]["path"] == str(stage1)
-    assert checkpoint_experiment(folder)["stage1"] is None
+    assert checkpoint_experiment(folder)["start_from"] is None
 
 
 def test_a_run_folder_stands_for_its_checkpoint(build: Build, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,8 +265,8 @@ def test_a_newer_format(build: Build, saved: Callable[..., Path]) -> None:
     folder = saved()
     edit_manifest(folder, lambda manifest: manifest.update(format=FORMAT + 1))
     refuses(build()[1], folder, f"{folder} has checkpoint format {FORMAT + 1}; this version reads up to {FORMAT}: update graphgpt.")
-    assert checkpoint_problems(str(folder), "stage1") == [
-        f"stage1: {folder} has checkpoint format {FORMAT + 1}; this version reads up to {FORMAT}: update graphgpt."
+    assert checkpoint_problems(str(folder), "start_from") == [
+        f"start_from: {folder} has checkpoint format {FORMAT + 1}; this version reads up to {FORMAT}: update graphgpt."
     ]
 
 
@@ -357,34 +357,34 @@ def hand_over(base: list[str], *overrides: str) -> list[str]:
 )
 def test_hand_over_to_another_model(base: list[str], saved: Callable[..., Path], overrides: list[str], sentence: str) -> None:
     path = saved()
-    assert hand_over(base, f"stage1={path}", *overrides) == [f"stage1: {sentence.format(path=path)}"]
+    assert hand_over(base, f"start_from={path}", *overrides) == [f"start_from: {sentence.format(path=path)}"]
 
 
 def test_hand_over_to_another_tower_and_projector(base: list[str], saved: Callable[..., Path]) -> None:
     path = saved()
-    assert hand_over(base, f"stage1={path}", "model/tower=gcn", "model/projector=mlp") == [
-        f"stage1: {path} has tower.name='sgc', but model.tower.name='gcn'; choose model/tower=sgc.",
-        f"stage1: {path} has projector.name='linear', but model.projector.name='mlp'; choose model/projector=linear.",
+    assert hand_over(base, f"start_from={path}", "model/tower=gcn", "model/projector=mlp") == [
+        f"start_from: {path} has tower.name='sgc', but model.tower.name='gcn'; choose model/tower=sgc.",
+        f"start_from: {path} has projector.name='linear', but model.projector.name='mlp'; choose model/projector=linear.",
     ]
 
 
 def test_hand_over_to_a_model_that_reads_other_tokens(base: list[str], saved: Callable[..., Path]) -> None:
     path = saved()
-    assert hand_over(base, f"stage1={path}", "model.compat.last_input_only=true") == [
-        f"stage1: {path} has compat.last_input_only=False, but model.compat.last_input_only=True."
+    assert hand_over(base, f"start_from={path}", "model.compat.last_input_only=true") == [
+        f"start_from: {path} has compat.last_input_only=False, but model.compat.last_input_only=True."
     ]
 
 
 def test_hand_over_that_would_drop_adapters(base: list[str], saved: Callable[..., Path]) -> None:
     path = saved(*ADAPTED)
-    assert hand_over(base, f"stage1={path}") == [f"stage1: {path} has adapters of rank 4, but model.lora.rank=0 would drop them."]
-    assert check_command_line(ExperimentConfig, "train", [*base, f"stage1={path}", *ADAPTED]).stage1 == str(path)
+    assert hand_over(base, f"start_from={path}") == [f"start_from: {path} has adapters of rank 4, but model.lora.rank=0 would drop them."]
+    assert check_command_line(ExperimentConfig, "train", [*base, f"start_from={path}", *ADAPTED]).start_from == str(path)
 
 
 def test_dropout_and_training_the_tower_may_change(base: list[str], saved: Callable[..., Path]) -> None:
     path = saved(*FULL)
     changes = ["model.tower.train=true", "model.tower.dropout=0.3", "model.projector.dropout=0.2", "model.lora.dropout=0.1"]
-    assert check_command_line(ExperimentConfig, "train", [*base, *FULL, f"stage1={path}", *changes]).model.tower.train
+    assert check_command_line(ExperimentConfig, "train", [*base, *FULL, f"start_from={path}", *changes]).model.tower.train
 
 
 # All or nothing.

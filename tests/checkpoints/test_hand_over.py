@@ -34,7 +34,7 @@ def first(tmp_path: Path) -> Callable[..., Path]:
 
 
 def second(run: Path, *overrides: str) -> CommandLine[ExperimentConfig]:
-    return read_command_line(ExperimentConfig, "train", ["experiment=stage2/node_classification", f"stage1={run}", *overrides])
+    return read_command_line(ExperimentConfig, "train", ["experiment=stage2/node_classification", f"start_from={run}", *overrides])
 
 
 def problems(run: Path, *overrides: str) -> list[str]:
@@ -52,7 +52,7 @@ def test_what_is_not_given_is_as_in_stage_1(first: Callable[..., Path], tmp_path
     assert (config.dataset.name, config.dataset.path, config.dataset.split.seed) == ("folder", f"{tmp_path}/graph", 7)
     assert (config.task.name, config.model.lora.rank) == ("node_classification", 16)  # the experiment's own
     assert line.notes == [
-        "stage1: takes model/tower=gcn, model/projector=mlp, model.compat.last_input_only=true, model.llm.path=random:tiny "
+        "start_from: takes model/tower=gcn, model/projector=mlp, model.compat.last_input_only=true, model.llm.path=random:tiny "
         f"and dataset=folder from {run}"
     ]
 
@@ -75,21 +75,21 @@ def test_an_experiment_chooses_too(first: Callable[..., Path], tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "graphgpt_configs" / "experiment" / "mine.yaml"
     mine.parent.mkdir(parents=True)
-    mine.write_text(f"defaults: [override /task: node_classification]\nstage1: {run}\ndataset: {{sampler: {{fanout: 4}}}}\n")
+    mine.write_text(f"defaults: [override /task: node_classification]\nstart_from: {run}\ndataset: {{sampler: {{fanout: 4}}}}\n")
     line = read_command_line(ExperimentConfig, "train", ["experiment=mine"])
     assert (line.configs[0].dataset.name, line.configs[0].dataset.sampler.fanout) == ("folder", 4)
-    mine.write_text(f"defaults: [override /model/tower: gat]\nstage1: {run}\n")
+    mine.write_text(f"defaults: [override /model/tower: gat]\nstart_from: {run}\n")
     with pytest.raises(ConfigError) as caught:
         read_command_line(ExperimentConfig, "train", ["experiment=mine"])
-    sentence = f"stage1: {run} has tower.name='sage', but model.tower.name='gat'; choose model/tower=sage."
+    sentence = f"start_from: {run} has tower.name='sage', but model.tower.name='gat'; choose model/tower=sage."
     assert caught.value.problems == [f"{sentence} It stands in {mine}."]
 
 
 def test_what_contradicts_is_refused(first: Callable[..., Path], tmp_path: Path) -> None:
     run = first("model/tower=gcn")
-    sentence = f"stage1: {run} has tower.name='gcn', but model.tower.name='sgc'; choose model/tower=gcn."
+    sentence = f"start_from: {run} has tower.name='gcn', but model.tower.name='sgc'; choose model/tower=gcn."
     assert problems(run, "model/tower=sgc") == [sentence]  # a default, but a chosen one
-    assert problems(run, "model.tower.layers=5") == [f"stage1: {run} has tower.layers=2, but model.tower.layers=5."]
+    assert problems(run, "model.tower.layers=5") == [f"start_from: {run} has tower.layers=2, but model.tower.layers=5."]
     shutil.rmtree(tmp_path / "graph")
     assert problems(run) == [f"dataset.path={tmp_path}/graph: there is no such folder; 'graphgpt data build' makes one."]
 
@@ -113,7 +113,7 @@ def test_imported_weights_bring_no_dataset(first: Callable[..., Path]) -> None:
 def test_check_says_it(first: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = first()
     with pytest.raises(SystemExit):
-        main(["check", "experiment=stage2/node_classification", f"stage1={run}"])
+        main(["check", "experiment=stage2/node_classification", f"start_from={run}"])
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"stage1: takes model.llm.path=random:tiny and dataset=folder from {run}"
+    assert said[0] == f"start_from: takes model.llm.path=random:tiny and dataset=folder from {run}"
     assert said[2].startswith("2. ok data: toy, 60 nodes")

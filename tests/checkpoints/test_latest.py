@@ -58,8 +58,8 @@ def test_latest_is_the_newest_run_with_a_checkpoint(capsys: pytest.CaptureFixtur
 def test_latest_on_a_command_line() -> None:
     others = ["seed=1", "name=latest", "resume=auto", "checkpoint=runs/latest"]
     assert with_latest(others) == others
-    assert with_latest(["stage1=latest", "++checkpoint=runs/stage1/a,latest"]) == [
-        "stage1=runs/stage2/c",
+    assert with_latest(["start_from=latest", "++checkpoint=runs/stage1/a,latest"]) == [
+        "start_from=runs/stage2/c",
         "++checkpoint=runs/stage1/a,runs/stage2/c",
     ]
 
@@ -78,7 +78,7 @@ def test_programs_take_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     experiment = check_command_line(ExperimentConfig, "train", base)
     data = {"name": "csv", "fingerprint": "0" * 16, "features": 8}
     save_checkpoint(Path("runs/real/now/checkpoint"), build_for(experiment.model, 8), experiment, data=data, history=[])
-    for program, key, others in ((evaluate, "checkpoint", []), (train, "stage1", base)):
+    for program, key, others in ((evaluate, "checkpoint", []), (train, "start_from", base)):
         monkeypatch.setattr(sys, "argv", ["program.py", f"{key}=latest", *others, "--cfg", "job"])
         program()
         out, err = capsys.readouterr()
@@ -96,8 +96,8 @@ def test_a_path_that_holds_no_checkpoint_lists_what_is_there(tmp_path: Path) -> 
     assert refused("runs/gone/gone") == f"runs/gone/gone does not exist; {every}."
     assert refused("gone") == f"gone does not exist; {every}."
     assert refused(f"{tmp_path}/away/gone") == f"{tmp_path}/away/gone does not exist."
-    with pytest.raises(ConfigError, match=re.escape(f"stage1: runs/stage2 holds no checkpoint itself; {both}.")):
-        check_command_line(ExperimentConfig, "train", [*csv_overrides(tmp_path), "stage1=runs/stage2"])
+    with pytest.raises(ConfigError, match=re.escape(f"start_from: runs/stage2 holds no checkpoint itself; {both}.")):
+        check_command_line(ExperimentConfig, "train", [*csv_overrides(tmp_path), "start_from=runs/stage2"])
 
 
 def test_at_most_ten_are_listed() -> None:

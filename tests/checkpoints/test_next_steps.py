@@ -63,7 +63,7 @@ def test_every_command_of_a_training_runs_on_its_own_data(run: Path) -> None:
     for config in found.values():
         if isinstance(config, ExperimentConfig):
             assert dataclasses.asdict(config)["dataset"]["nodes"] == trained["dataset"]["nodes"]
-            assert config.stage1 == str(run) or config.model.tower.init_from == str(run)
+            assert config.start_from == str(run) or config.model.tower.init_from == str(run)
     page, card = (run / "report.html").read_text(), (run / "checkpoint" / "README.md").read_text()
     for what, command in steps:
         assert what in page

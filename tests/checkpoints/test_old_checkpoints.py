@@ -104,8 +104,8 @@ def test_goes_on(expected: dict[str, Any], program: Program, run: str) -> None:
     ("run", "settings"),
     [
         ("stage0", ["experiment=stage1", *TOWER, "model.tower.init_from=stage0"]),
-        ("stage1", ["experiment=stage2/link_prediction", "stage1=stage1"]),
-        ("stage2", ["experiment=stage2/node_classification", "stage1=stage2", "model.lora.rank=2"]),
+        ("stage1", ["experiment=stage2/link_prediction", "start_from=stage1"]),
+        ("stage2", ["experiment=stage2/node_classification", "start_from=stage2", "model.lora.rank=2"]),
     ],
 )
 def test_is_started_from(expected: dict[str, Any], program: Program, run: str, settings: list[str]) -> None:

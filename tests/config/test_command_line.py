@@ -106,9 +106,9 @@ def test_a_number_is_a_text_where_it_stays_as_typed(good: list[str], typed: str)
 
 def test_pythons_none_is_null(good: list[str]) -> None:
     config = check_command_line(
-        ExperimentConfig, "train", [*good, "stage1=None", "model/lora=None", "experiment=None", "runner.threads=None"]
+        ExperimentConfig, "train", [*good, "start_from=None", "model/lora=None", "experiment=None", "runner.threads=None"]
     )
-    assert (config.stage1, config.model.lora.rank, config.runner.threads) == (None, 0, None)
+    assert (config.start_from, config.model.lora.rank, config.runner.threads) == (None, 0, None)
     assert check_command_line(ExperimentConfig, "train", [*good, "experiment=stage1", "experiment=null"]).name == "node_classification"
 
 
@@ -241,7 +241,7 @@ def test_cfg_job_prints_the_whole_configuration(
     )
 
 
-@pytest.mark.parametrize("key", ["resume", "stage1", "checkpoint", "+stage1", "hydra.run.dir"])
+@pytest.mark.parametrize("key", ["resume", "start_from", "checkpoint", "+start_from", "hydra.run.dir"])
 def test_a_home_is_written_out(key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert in_grammar(f"{key}=~/runs/a b") == f"{key}={tmp_path}/runs/a b"

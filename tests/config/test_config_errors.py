@@ -65,14 +65,14 @@ def test_misspelt_key(good: list[str], override: str, sentence: str) -> None:
 def test_misspelt_keys_in_an_experiment_file_count_at_its_root_too(good: list[str], tmp_path: Path) -> None:
     (tmp_path / "more" / "experiment").mkdir(parents=True)
     (tmp_path / "more" / "experiment" / "mine.yaml").write_text(
-        "# @package _global_\nsed: 3\nstge1: null\nrunner:\n  max_stepz: 3\nmodel:\n  lora: {rnak: 4}\n"
+        "# @package _global_\nsed: 3\nstart_form: null\nrunner:\n  max_stepz: 3\nmodel:\n  lora: {rnak: 4}\n"
     )
     found = problems([*good, f"hydra.searchpath=[file://{tmp_path}/more]", "experiment=mine"])
     assert sorted(found) == [
         "model.lora.rnak: unknown key. Did you mean 'model.lora.rank'?",
         "runner.max_stepz: unknown key. Did you mean 'runner.max_steps'?",
         "sed: unknown key. Did you mean 'seed'?",
-        "stge1: unknown key. Did you mean 'stage1'?",
+        "start_form: unknown key. Did you mean 'start_from'?",
     ]
 
 
@@ -284,9 +284,9 @@ def test_field_that_the_file_leaves_out_is_taken(good: list[str], override: str)
 def test_folder_that_is_no_checkpoint(good: list[str], tmp_path: Path) -> None:
     gone, empty = tmp_path / "gone", tmp_path / "empty"
     empty.mkdir()
-    assert problems([*good, f"stage1={gone}"]) == [f"stage1: {gone} does not exist."]
-    assert problems([*good, f"stage1={empty}"]) == [
-        f"stage1: {empty} holds no checkpoint: there is no manifest.json in it or in {empty / 'checkpoint'}."
+    assert problems([*good, f"start_from={gone}"]) == [f"start_from: {gone} does not exist."]
+    assert problems([*good, f"start_from={empty}"]) == [
+        f"start_from: {empty} holds no checkpoint: there is no manifest.json in it or in {empty / 'checkpoint'}."
     ]
     assert problems([f"checkpoint={gone}"], EvaluationConfig, "evaluate") == [f"checkpoint: {gone} does not exist."]
     for folder in (gone, empty):
@@ -384,8 +384,8 @@ def test_one_problem_is_not_many() -> None:
 
 
 def test_a_missing_stage1_folder_is_in_the_same_report(good: list[str], tmp_path: Path) -> None:
-    found = problems([*good, "seed=abc", f"stage1={tmp_path}/gone"])
-    assert [sentence.partition(":")[0] for sentence in found] == ["seed", "stage1"]
+    found = problems([*good, "seed=abc", f"start_from={tmp_path}/gone"])
+    assert [sentence.partition(":")[0] for sentence in found] == ["seed", "start_from"]
 
 
 class Program:
@@ -444,7 +444,7 @@ def test_missing_stage1(good: list[str], monkeypatch: pytest.MonkeyPatch, capsys
     assert left.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err == "1 problem in the configuration:\n  1. stage1: must be given (stage1=...).\n"
+    assert output.err == "1 problem in the configuration:\n  1. start_from: must be given (start_from=...).\n"
 
 
 def test_a_sweep_cannot_start_several_processes(
@@ -472,7 +472,7 @@ def test_a_process_with_a_wrong_command_line_ends_soon_and_leaves_nothing(good: 
     lines = done.stderr.splitlines()
     assert lines[0] == "3 problems in the configuration:"
     assert lines[1] == "  1. runner.max_stepz: unknown key. Did you mean 'runner.max_steps'?"
-    assert lines[2] == "  2. stage1: must be given (stage1=...)."
+    assert lines[2] == "  2. start_from: must be given (start_from=...)."
     assert lines[3].startswith("  3. seed: 'abc' does not fit: ")
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 10
     assert list(cwd.iterdir()) == []

@@ -87,7 +87,7 @@ SHOWN_BY = {
     "*/*.name": COMPOSES,
     "experiment.name": "test_launch.py::test_a_run_folder_is_made_once_and_by_one_run",
     "experiment.seed": f"{TRAINING}::test_the_seed_fixes_the_run",
-    "experiment.stage1": f"{TRAINING}::test_stage2_begins_with_what_stage1_left",
+    "experiment.start_from": f"{TRAINING}::test_stage2_begins_with_what_stage1_left",
     "experiment.resume": f"{TRAINING}::test_killed_and_resumed_is_as_if_never_stopped",
     "experiment.plugins": "test_untrusted_folders.py::test_plugins_that_the_user_names_too_are",
     "experiment.*": COMPOSES,

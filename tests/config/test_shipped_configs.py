@@ -187,7 +187,7 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
     released = f"dataset.graphs={write_graphs(folder)}"
     write_ogb(folder / "ogb", graph)
     instructions = [released, "task=instructions"]
-    begun, stage0 = [f"stage1={stage1}"], ["experiment=stage0"]
+    begun, stage0 = [f"start_from={stage1}"], ["experiment=stage0"]
     photos = [f"dataset.path={write_photos(folder / 'photos')}"]
     pictures = ["model=image", "model/tower=pixels"]
     about_photos = [*pictures, "dataset=image_folder", *photos]
@@ -221,7 +221,7 @@ def needs(base: list[str], stage1: Path, library: Path, tmp_path_factory: pytest
         "image/graph_and_image": ["dataset.limit=4", "dataset.size=32", "model.modalities.image.tower.size=32"],
         "image/stage0": small,
         "image/stage1": drawn,
-        "image/stage2": [*drawn, *(f"task.parts.yes_no.dataset.{key}" for key in ("scenes=12", "size=48")), "stage1=null"],
+        "image/stage2": [*drawn, *(f"task.parts.yes_no.dataset.{key}" for key in ("scenes=12", "size=48")), "start_from=null"],
         "stdlib_docs": [f"dataset.library={library}"],
         "csv": [override for override in base if override.startswith("dataset.")],
         "folder": [f"dataset.path={folder}/graph"],

@@ -131,11 +131,11 @@ def test_what_does_not_go_together_is_said(base: list[str], run: Path, tmp_path:
     assert problems("experiment=baseline/gnn", "runner/strategy=fsdp") == [
         "runner.strategy.name: 'fsdp' cuts large models among processes, and model.name=gnn is small; use runner/strategy=ddp."
     ]
-    assert problems("experiment=stage1", f"stage1={run}") == [
-        f"stage1: {run} is a 'gnn', not a 'multimodal_llm'; model.tower.init_from={run} takes its tower alone."
+    assert problems("experiment=stage1", f"start_from={run}") == [
+        f"start_from: {run} is a 'gnn', not a 'multimodal_llm'; model.tower.init_from={run} takes its tower alone."
     ]
-    assert problems("experiment=baseline/gnn", f"stage1={run}") == [
-        f"stage1: a 'gnn' has one stage; model.tower.init_from={run} starts with the tower of that run."
+    assert problems("experiment=baseline/gnn", f"start_from={run}") == [
+        f"start_from: a 'gnn' has one stage; model.tower.init_from={run} starts with the tower of that run."
     ]
     with pytest.raises(GraphGPTError, match=r"^task\.name: 'graph_matching' has no candidates for model\.name=gnn to choose from\.$"):
         opened(base, "task=graph_matching")

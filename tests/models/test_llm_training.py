@@ -51,11 +51,11 @@ def test_all_of_it_moves_and_is_found_again(data: list[str], tmp_path: Path) -> 
 def test_it_goes_on_from_where_it_was(data: list[str], tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     train(first, [*data, "experiment=stage1", "model.llm.train=true"])
-    stage2 = ["experiment=stage2/node_classification", f"stage1={first}", "model/lora=none"]
+    stage2 = ["experiment=stage2/node_classification", f"start_from={first}", "model/lora=none"]
     with pytest.raises(ConfigError) as caught:
         check_command_line(ExperimentConfig, "train", [*data[: -len(STEPS)], *stage2])
     assert caught.value.problems == [
-        f"stage1: {first} has trained its language model: go on with it by model.llm.train=true, or stand on it by "
+        f"start_from: {first} has trained its language model: go on with it by model.llm.train=true, or stand on it by "
         f"model.llm.path={first}/checkpoint/llm."
     ]
     train(second, [*data, *stage2, "model.llm.train=true", "runner.lr.llm=1e-12", "runner.max_steps=1"])

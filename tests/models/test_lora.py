@@ -120,16 +120,16 @@ def test_adapters_that_mean_something_else_are_not_taken_over(data: list[str], t
     task = build_task(experiment)
     model = build_model(experiment, task)
     build_runner(experiment).train(model, task, experiment, tmp_path)
-    again = [*options, f"stage1={tmp_path}"]
+    again = [*options, f"start_from={tmp_path}"]
     check_command_line(ExperimentConfig, "train", [*again, "model.lora.dropout=0.1"])
     with pytest.raises(ConfigError) as caught:
         check_command_line(
             ExperimentConfig, "train", [*again, "model.lora.alpha=32", "model.lora.rslora=true", "model.lora.targets=all_linear"]
         )
     assert caught.value.problems == [
-        f"stage1: {tmp_path} has adapters with alpha=16, but model.lora.alpha=32.",
-        f"stage1: {tmp_path} has adapters with targets='qv', but model.lora.targets='all_linear'.",
-        f"stage1: {tmp_path} has adapters with rslora=False, but model.lora.rslora=True.",
+        f"start_from: {tmp_path} has adapters with alpha=16, but model.lora.alpha=32.",
+        f"start_from: {tmp_path} has adapters with targets='qv', but model.lora.targets='all_linear'.",
+        f"start_from: {tmp_path} has adapters with rslora=False, but model.lora.rslora=True.",
     ]
     wider = check_command_line(ExperimentConfig, "train", [*options, "model.lora.targets=[q_proj, v_proj, o_proj]"])
     with pytest.raises(CheckpointError, match=r"does not fit: its lora has no '.*o_proj.*'"):

@@ -184,9 +184,9 @@ def test_qlora_on_the_processor(name: str, data: list[str], tmp_path: Path, capl
 def test_adapters_of_a_plain_base_fit_a_quantized_one(name: str, data: list[str], tmp_path: Path) -> None:
     options = ["task=node_classification", "model/lora=qv"]
     train(tmp_path, [*data, *options], steps=1)
-    experiment = check_command_line(ExperimentConfig, "train", [*data, *options, f"model/quantization={name}", f"stage1={tmp_path}"])
+    experiment = check_command_line(ExperimentConfig, "train", [*data, *options, f"model/quantization={name}", f"start_from={tmp_path}"])
     model = build_model(experiment, build_task(experiment))
-    load_checkpoint(model, experiment.stage1)
+    load_checkpoint(model, experiment.start_from)
     stored = load_file(tmp_path / "checkpoint" / "lora" / "adapter_model.safetensors")
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A"
     torch.testing.assert_close(model.llm.state_dict()[f"{key}.default.weight"], stored[f"{key}.weight"])

@@ -29,7 +29,7 @@ from graphgpt.runners.progress import progress_bar
 from graphgpt.runs import SampleLine, read_metrics
 
 Train = Callable[..., Trained]
-MIXTURE = ["experiment=stage2/mixture", "stage1=null", "runner.max_steps=4", "runner.global_batch_size=4"]
+MIXTURE = ["experiment=stage2/mixture", "start_from=null", "runner.max_steps=4", "runner.global_batch_size=4"]
 VALIDATED = ["runner.val_every=2", "runner.val_samples=6", "runner.val_answers=3"]
 
 

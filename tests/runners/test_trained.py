@@ -182,7 +182,7 @@ def test_pairs_that_training_asked_about_are_left_out(linked: Path) -> None:
 
 def test_what_earlier_stages_saw_is_inherited(classified: Path, tables: Path, tmp_path: Path) -> None:
     run = tmp_path / "second"
-    train(run, [*csv_overrides(tables, LABELS), "task=link_prediction", f"stage1={classified}", "model/lora=default", *MOMENT])
+    train(run, [*csv_overrides(tables, LABELS), "task=link_prediction", f"start_from={classified}", "model/lora=default", *MOMENT])
     trained, _ = opened(classified)
     record = read_trained(run / "checkpoint")
     assert record.tasks == ("node_classification", "link_prediction")

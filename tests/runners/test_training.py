@@ -230,7 +230,7 @@ def test_accumulating_gives_what_a_large_batch_gives(train: Train) -> None:
 def test_stage2_begins_with_what_stage1_left(train: Train, tower: str) -> None:
     parts = [f"model/tower={tower}", "model/projector=mlp"]
     stage1 = train("experiment=stage1", *parts)
-    stage2 = train("experiment=stage2/node_classification", *parts, f"stage1={stage1.folder}", "seed=5")
+    stage2 = train("experiment=stage2/node_classification", *parts, f"start_from={stage1.folder}", "seed=5")
     handed = {
         part: load_file(stage1.folder / "checkpoint" / f"{part}.safetensors")
         for part in ("graph/projector", "graph/fusion", *(["graph/tower"] if tower == "graph_transformer" else []))
@@ -256,8 +256,8 @@ def test_stage2_begins_with_what_stage1_left(train: Train, tower: str) -> None:
     [
         (["experiment=stage1"], ["graph.projector.", "graph.fusion."]),
         (["experiment=stage1", "model/tower=graph_transformer"], ["graph.projector.", "graph.fusion."]),
-        (["experiment=stage2/node_classification", "stage1=null", "model/lora=none"], ["graph.projector.", "graph.fusion."]),
-        (["experiment=stage2/node_classification", "stage1=null"], ["graph.projector.", "graph.fusion.", "lora_"]),
+        (["experiment=stage2/node_classification", "start_from=null", "model/lora=none"], ["graph.projector.", "graph.fusion."]),
+        (["experiment=stage2/node_classification", "start_from=null"], ["graph.projector.", "graph.fusion.", "lora_"]),
         (
             ["experiment=stage1", "model/tower=graph_transformer", "model.tower.train=true"],
             ["graph.projector.", "graph.fusion.", "graph.tower.W_P.", "graph.tower.gtLayers.", "graph.tower.inverW_P."],
@@ -452,7 +452,9 @@ def test_a_resumable_checkpoint_holds_what_trains_and_loads_as_data(train: Train
 def test_resuming_keeps_the_tower_of_stage1(train: Train) -> None:
     tower = "model/tower=graph_transformer"
     stage1 = train("experiment=stage1", tower, "seed=1")
-    stage2 = train("experiment=stage2/node_classification", tower, f"stage1={stage1.folder}", "seed=2", "runner.checkpoint.every_n_steps=2")
+    stage2 = train(
+        "experiment=stage2/node_classification", tower, f"start_from={stage1.folder}", "seed=2", "runner.checkpoint.every_n_steps=2"
+    )
     expected = tensors(stage2.folder)
     assert_same(tensors(resumed(stage2.folder).folder), expected)
 

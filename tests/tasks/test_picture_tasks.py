@@ -165,7 +165,7 @@ def test_the_stages_follow_each_other_and_are_evaluated(tmp_path: Path) -> None:
     train(one, command(tmp_path, "experiment=image/stage1", *tower))
     assert torch.equal(weights(zero, "tower"), weights(one, "image/tower"))
     yes_no = [f"task.parts.yes_no.dataset.{key}" for key in ("scenes=20", "size=48")]
-    train(two, command(tmp_path, "experiment=image/stage2", *yes_no, f"stage1={one}"))
+    train(two, command(tmp_path, "experiment=image/stage2", *yes_no, f"start_from={one}"))
     found = evaluated(tmp_path / "e", two, "limit=8", "ablation=[no_image,zeroed]")
     assert set(found) == {"classes", "names", "yes_no", "captions"}
     rows = {part: [row["name"] for row in one["rows"]] for part, one in found.items()}

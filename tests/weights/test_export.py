@@ -298,7 +298,7 @@ def test_lineage_follows_parents(trained: Make, tmp_path: Path, capsys: pytest.C
     tower = [f"model.tower.{name}={value}" for name, value in fields.items() if name != "name"]
     stage1, _ = trained(f"model.tower.init_from={tmp_path}/tower", *tower)
     stage1 = stage1.rename(tmp_path / "stage1")
-    stage2, _ = trained(f"stage1={stage1}", "task=node_classification", *tower)
+    stage2, _ = trained(f"start_from={stage1}", "task=node_classification", *tower)
     (stage2 / "scores.json").write_text(
         json.dumps(
             [{"task": "node_classification", "graph": "toy", "split": "test", "items": 9, "metrics": {"accuracy": 0.5}, "evaluation": "e"}]
