@@ -19,10 +19,10 @@ setup: .venv/.ready
 	@echo ".venv is ready ($$(.venv/bin/python -V)); delete the folder to have it built anew."
 
 demo: .venv/.ready
-	@.venv/bin/python -m graphgpt.demo
+	@.venv/bin/python -m graphgpt.cli.demo
 
 demo-image: .venv/.ready
-	@.venv/bin/python -m graphgpt.demo image
+	@.venv/bin/python -m graphgpt.cli.demo image
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)

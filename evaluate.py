@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: ``python evaluate.py checkpoint=RUN_FOLDER [key=value ...]``."""
 
-from graphgpt.evaluate import main
+from graphgpt.cli.evaluate import main
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,6 @@
 from setuptools import find_packages, setup
 
 # At the root of the repository for whoever uses it, within the package for whoever installs it.
-BESIDE = {f"graphgpt.{name}": name for name in ("configs", "datasets", "runners")}
+BESIDE = {f"graphgpt.{name.replace('/', '.')}": name for name in ("configs", "datasets", "runners", "runners/training")}
 
 setup(packages=[*find_packages(include=["graphgpt*"]), *BESIDE], package_dir=BESIDE)

@@ -56,7 +56,7 @@ def measure(folder: Path, nodes: int, edges: int) -> None:
     write_tables(folder, nodes, edges)
     sizes = {name: (folder / name).stat().st_size / 1e6 for name in ("nodes.csv", "edges.csv")}
     print("tables: " + ", ".join(f"{name} {size:,.0f} MB" for name, size in sizes.items()), flush=True)
-    command = [sys.executable, "-m", "graphgpt.cli", "data", "build", "--nodes", "nodes.csv", "--edges", "edges.csv", "--out", "graph"]
+    command = [sys.executable, "-m", "graphgpt.cli.main", "data", "build", "--nodes", "nodes.csv", "--edges", "edges.csv", "--out", "graph"]
     started = time.perf_counter()
     subprocess.run([*command, "--force"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started

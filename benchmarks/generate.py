@@ -13,13 +13,13 @@ import torch
 from common import Row, alternate, faster, run
 from setting import build, compose, embedded
 
-from graphgpt.config import EvaluationConfig
+from graphgpt.config.experiment import EvaluationConfig
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Example, Processor
-from graphgpt.runners.data import chunks, mix
-from graphgpt.runners.prediction import predict
-from graphgpt.task import Task
+from graphgpt.runners.training.data import chunks, mix
+from graphgpt.runners.training.prediction import predict
+from graphgpt.tasks.task import Task
 
 QUESTION = ("task=node_classification", "task.wording=constant_first")
 

@@ -84,7 +84,7 @@ def ours(folder: Path) -> Iterator[list[list[int]]]:
     from graphgpt.prompts.processor import Processor
     from graphgpt.prompts.reader import ModalityReader
     from graphgpt.registry import TEMPLATES
-    from graphgpt.runners.data import Examples, chunks
+    from graphgpt.runners.training.data import Examples, chunks
 
     files = [f"dataset.graphs={folder / 'graphs.pt'}", f"dataset.instructions={folder / 'records.json'}"]
     llm = [f"model.llm.path={os.environ['LLM']}", "model/template=vicuna_v1"]

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from graphgpt.runners.lightning import newest_resumable
-from graphgpt.runs import read_metrics
+from graphgpt.runs.runs import read_metrics
 
 TRAIN = str(Path(__file__).parents[1] / "train.py")
 

@@ -21,9 +21,9 @@ from common import Row, run
 from setting import build, compose
 
 from graphgpt.assembly import build_runner
-from graphgpt.runners.data import Examples, MicroBatches, StepSampler
-from graphgpt.runners.module import ModelModule
-from graphgpt.runners.task_data import training_items
+from graphgpt.runners.training.data import Examples, MicroBatches, StepSampler
+from graphgpt.runners.training.module import ModelModule
+from graphgpt.runners.training.task_data import training_items
 
 #: Steps at the beginning, and those that save, are left out: a save is rare, and its price is the user's choice.
 FIRST = 5

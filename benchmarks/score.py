@@ -16,11 +16,11 @@ from generate import plain_answer, prepare
 from setting import embedded
 from torch import Tensor
 
-from graphgpt.config import EvaluationConfig
+from graphgpt.config.experiment import EvaluationConfig
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.processor import Example
-from graphgpt.runners.prediction import predict
+from graphgpt.runners.training.prediction import predict
 
 TOLERANCE = 1e-4
 NEW_TOKENS = 16

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from graphgpt.assembly import build_model, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import ModalityInput
 from graphgpt.prompts.processor import Example
 from graphgpt.prompts.reader import collate_inputs
-from graphgpt.runners.data import Examples
-from graphgpt.task import Task
+from graphgpt.runners.training.data import Examples
+from graphgpt.tasks.task import Task
 
 #: A random model of two layers, if no other sizes are given.
 RANDOM = ("model.llm.path=random:tiny", "model.max_length=65536")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = [
     (["train.py", "--help"], 0, "gat, gcn,", 2.0),
     (["train.py", "model/tower=gtt"], 2, "1. model/tower: there is no 'gtt'.", 5.0),
-    (["-m", "graphgpt.cli", "ls"], 0, "graph_transformer", 1.0),
+    (["-m", "graphgpt", "ls"], 0, "graph_transformer", 1.0),
 ]
 
 
@@ -40,7 +40,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         if not options.small:
             seconds(command, code, said)  # the files come into the page cache
         taken = statistics.median(seconds(command, code, said) for _ in range(1 if options.small else 3))
-        name = " ".join(command).replace("-m graphgpt.cli", "graphgpt")
+        name = " ".join(command).replace("-m graphgpt", "graphgpt")
         yield Row(
             benchmark=f"start: {name}",
             what="seconds",

@@ -22,7 +22,7 @@ from torch.nn import functional
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.processor import IGNORE, Example
 from graphgpt.prompts.tokens import Token, token_id
-from graphgpt.runners.data import MicroBatches
+from graphgpt.runners.training.data import MicroBatches
 
 # Texts as long as they are, and none hidden: samples differ in length as papers do.
 STAGE_2 = ("task=node_classification", "task.text_dropout=0", "task.max_chars=1000", "model/lora=default")

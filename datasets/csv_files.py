@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphgpt.errors import DataError, nearest
-from graphgpt.files import atomic_folder, file_sha256, fingerprint
+from graphgpt.files.atomic import atomic_folder, file_sha256, fingerprint
 from graphgpt.graphs import labels as label_words
 from graphgpt.graphs import tables
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset

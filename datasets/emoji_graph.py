@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from graphgpt.files import atomic_folder, file_sha256, fingerprint
+from graphgpt.files.atomic import atomic_folder, file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TEXT_FILE, TextAttributedGraph, TextWriter, finish_graph, picture_table
 from graphgpt.images import emoji

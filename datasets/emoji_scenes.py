@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from graphgpt.errors import DataError
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 from graphgpt.images import emoji
 from graphgpt.images.collection import Picture, Question, write_collection
 from graphgpt.images.dataset import ImageDataset, ImageDatasetConfig

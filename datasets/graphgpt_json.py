@@ -26,9 +26,9 @@ from graphgpt.conversations.reading import (
     split_records,
 )
 from graphgpt.errors import DataError, amount, did_you_mean, first_line, nearest
-from graphgpt.file_kinds import another_kind
-from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
-from graphgpt.graphs.json_array import BrokenArray, elements
+from graphgpt.files.atomic import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.files.json_array import BrokenArray, elements
+from graphgpt.files.kinds import another_kind
 from graphgpt.graphs.released import GraphFile, file_problems, locate, open_graph_file, stamp
 from graphgpt.graphs.subgraph import GraphInput, Subgraph
 from graphgpt.prompts.instruction import Message

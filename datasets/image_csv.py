@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graphgpt.errors import DataError, nearest
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 from graphgpt.graphs.tables import Table, missing_files, open_table, with_progress
 from graphgpt.images import dataset as base
 from graphgpt.images.collection import Picture, write_collection

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graphgpt.errors import DataError
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 from graphgpt.images import dataset as base
 from graphgpt.images.collection import Picture, write_collection
 from graphgpt.images.dataset import Checked, FilesConfig, ImageDataset

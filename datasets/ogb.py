@@ -14,7 +14,7 @@ import torch
 from pyarrow import csv as arrow_csv
 
 from graphgpt.errors import DataError, amount
-from graphgpt.files import fingerprint
+from graphgpt.files.atomic import fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.tables import hint, missing_files, quoted, read_features, with_progress

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from graphgpt.errors import DataError
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 from graphgpt.images import emoji
 from graphgpt.images.collection import Picture, write_collection
 from graphgpt.images.dataset import ImageDataset, ImageDatasetConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphgpt.errors import DataError, amount, first_line, with_article
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.stored import Stored, StoredHetero, dense_tensor, edge_tensor, load_stored

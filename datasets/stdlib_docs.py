@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from graphgpt.errors import DataError
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 from graphgpt.graphs.dataset import DatasetConfig, GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.registry import DATASETS

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from graphgpt.installation import CHECKOUT
+from graphgpt.machine.installation import CHECKOUT
 
 if TYPE_CHECKING:
-    from graphgpt.assistant import GraphAssistant
+    from graphgpt.assistant.graph_assistant import GraphAssistant
 
 __all__ = ["GraphAssistant", "__version__"]
 
@@ -19,7 +19,7 @@ if CHECKOUT is not None:
 def __getattr__(name: str) -> Any:
     # Imported when it is asked for: with it come torch and transformers, which `graphgpt ls` can do without.
     if name == "GraphAssistant":
-        from graphgpt.assistant import GraphAssistant
+        from graphgpt.assistant.graph_assistant import GraphAssistant
 
         return GraphAssistant
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

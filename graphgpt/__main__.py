@@ -1,5 +1,5 @@
 """``python -m graphgpt``: the command, where no folder of scripts is on the path."""
 
-from graphgpt.cli import main
+from graphgpt.cli.main import main
 
 main()

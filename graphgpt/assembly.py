@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphgpt.compatibility import run_problems
+from graphgpt.config.compatibility import run_problems
 from graphgpt.errors import ConfigError, GraphGPTError, first_line
-from graphgpt.files import fingerprint
+from graphgpt.files.atomic import fingerprint
 from graphgpt.graphs import store
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.text_encoder import LanguageModelSource, standardize
 from graphgpt.images.collection import Collection
 from graphgpt.models.llm import load_llm, load_tokenizer
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS, TEXT_ENCODERS
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What other tools call the settings that we call otherwise."""
 
-from graphgpt.config_files import config_groups
+from graphgpt.files.configs import config_groups
 
 _STEPS = ("runner.max_steps", "training is counted in steps, or by runner.epochs in passes over the data")
 _EPOCHS = ("runner.epochs", "from which the steps are worked out")

@@ -23,18 +23,18 @@ from graphgpt.checkpoints.folder import (
     save_checkpoint,
 )
 from graphgpt.checkpoints.trained import trained_items, write_trained
-from graphgpt.compatibility import logged_metrics
+from graphgpt.config.compatibility import logged_metrics
 from graphgpt.errors import amount
-from graphgpt.files import write_json, write_text
+from graphgpt.files.atomic import write_json, write_text
+from graphgpt.machine.processors import threads
 from graphgpt.metrics import Declared
 from graphgpt.models.model import Model
-from graphgpt.processors import threads
 from graphgpt.registry import MODELS, RUNNERS
-from graphgpt.runners.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
-from graphgpt.runners.targets import build_leaf, find_targets, target_problems
-from graphgpt.runs import DECLARED, changes
+from graphgpt.runners.training.strategies import StrategyConfig, build_strategy, gathered, strategy_problems
+from graphgpt.runners.training.targets import build_leaf, find_targets, target_problems
+from graphgpt.runs.runs import DECLARED, changes
 from graphgpt.schema import GIVEN, MOST_PROCESSES, POSITIVE, Accelerator, ActsWith, configclass
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -260,13 +260,13 @@ class LightningRunner:
         from lightning.pytorch.callbacks import ModelCheckpoint
         from lightning.pytorch.utilities import rank_zero_only
 
-        from graphgpt.runners.callbacks import MetricsFile, Story, TrainingProgress
-        from graphgpt.runners.checkpoint_io import AtomicCheckpointIO
-        from graphgpt.runners.interruption import Interruption
-        from graphgpt.runners.measurements import DataWait, observers
-        from graphgpt.runners.module import ModelModule
-        from graphgpt.runners.task_data import TaskData, check_answers, look_at_lengths, training_items
-        from graphgpt.runners.training_report import stage_history, write_training_report
+        from graphgpt.runners.training.callbacks import MetricsFile, Story, TrainingProgress
+        from graphgpt.runners.training.checkpoint_io import AtomicCheckpointIO
+        from graphgpt.runners.training.interruption import Interruption
+        from graphgpt.runners.training.measurements import DataWait, observers
+        from graphgpt.runners.training.module import ModelModule
+        from graphgpt.runners.training.report import stage_history, write_training_report
+        from graphgpt.runners.training.task_data import TaskData, check_answers, look_at_lengths, training_items
 
         check_answers(task)
         experiment = with_steps(experiment, training_items(task, self.config.train_samples, experiment.seed))

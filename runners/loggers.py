@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_only
 
 from graphgpt.errors import GraphGPTError, first_line
-from graphgpt.files import fingerprint, write_text
-from graphgpt.runs import read_metrics
+from graphgpt.files.atomic import fingerprint, write_text
+from graphgpt.runs.runs import read_metrics
 
 
 def run_name(save_dir: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from graphgpt.errors import amount
-from graphgpt.files import write_text
+from graphgpt.files.atomic import write_text
 
 
 class StepProfiler(Callback):

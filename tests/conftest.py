@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.multimodal_llm import MultimodalLLM
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 # Same examples in every run, however slow the machine.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)

@@ -15,12 +15,12 @@ from rich.console import Console
 from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import load_checkpoint, save_checkpoint, verify_checkpoint
 from graphgpt.checkpoints.trained import read_trained, trained_items, write_trained
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import GraphGPTError
-from graphgpt.files import write_json
+from graphgpt.files.atomic import write_json
 from graphgpt.models.tower import tower_card
-from graphgpt.runs import compare, find_runs
+from graphgpt.runs.runs import compare, find_runs
 from graphgpt.weights.exporting import export_weights
 from graphgpt.weights.lineage import show
 

@@ -16,8 +16,8 @@ import torch
 from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.graphs.dataset import DatasetConfig, SamplerConfig, SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.graphs.splits import split_nodes
@@ -29,7 +29,7 @@ from graphgpt.prompts.processor import Processor
 from graphgpt.prompts.reader import ModalityReader, collate_inputs
 from graphgpt.registry import MODELS, TASKS, TEMPLATES, Registry
 from graphgpt.schema import parse
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from graphgpt.files import fingerprint
+from graphgpt.files.atomic import fingerprint
 from graphgpt.models.fusion import Fusion, FusionConfig
 from graphgpt.models.tower import Tower, TowerConfig
 from graphgpt.prompts.tokens import Token, token_id

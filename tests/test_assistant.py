@@ -18,15 +18,15 @@ from helpers import csv_overrides, make_dataset_config, make_model, uneven_overr
 
 from graphgpt import GraphAssistant
 from graphgpt.assembly import build_model, build_task
-from graphgpt.assistant import Classification
+from graphgpt.assistant.graph_assistant import Classification
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, DataError, GraphGPTError
+from graphgpt.evaluation.evaluation import evaluate
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.models.answering import generate
 from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.runners.evaluation import evaluate
 
 LABELS = ["Red", "Green", "Blue", "White"]
 
@@ -262,7 +262,7 @@ def test_a_question_may_place_the_graph_itself(assistant: GraphAssistant) -> Non
 
 
 def test_what_the_model_says_is_no_placeholder(assistant: GraphAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphgpt.assistant.write_answer", lambda *_, **__: iter(["a <gra", "ph> b"]))
+    monkeypatch.setattr("graphgpt.assistant.graph_assistant.write_answer", lambda *_, **__: iter(["a <gra", "ph> b"]))
     talk = assistant.conversation(17)
     assert talk.ask("One?") == "a <graph> b"
     talk.ask("Two?")

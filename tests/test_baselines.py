@@ -10,11 +10,11 @@ import torch
 from helpers import csv_overrides
 
 from graphgpt.assembly import build_task
-from graphgpt.baselines import NAMES, baseline_scores, network_scores
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.task import Task
+from graphgpt.tasks.baselines import NAMES, baseline_scores, network_scores
+from graphgpt.tasks.task import Task
 
 
 def test_every_method_scores_every_class(graph: TextAttributedGraph, make_task: Callable[..., Task]) -> None:
@@ -78,7 +78,7 @@ def test_networks_on_cora() -> None:
 
 
 def test_networks_are_left_out_of_large_graphs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from graphgpt.runners.evaluation import baseline_names
+    from graphgpt.evaluation.evaluation import baseline_names
 
     task = build_task(check_command_line(ExperimentConfig, "train", [*csv_overrides(tmp_path), "task=node_classification"]))
     with caplog.at_level("INFO"):

@@ -10,7 +10,7 @@ from helpers import csv_overrides
 from test_assistant import by_hand, train
 
 from graphgpt import GraphAssistant
-from graphgpt.cli import main
+from graphgpt.cli.main import main
 
 Say = Callable[..., tuple[int, list[str], str]]
 
@@ -162,7 +162,7 @@ def test_a_number_that_is_an_id_too(checkpoint: Path, capsys: pytest.CaptureFixt
 
     import pyarrow as pa
 
-    from graphgpt.chat import Chat
+    from graphgpt.cli.chat import Chat
 
     assistant = GraphAssistant.from_pretrained(checkpoint, device="cpu")
     ids = pa.chunked_array([pa.array([str(100 - i) for i in range(42)], pa.large_string())])

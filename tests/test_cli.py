@@ -10,8 +10,8 @@ import pytest
 import yaml
 from helpers import csv_overrides
 
-from graphgpt.cli import choice, main
-from graphgpt.config_files import CONFIG_DIR, describe
+from graphgpt.cli.main import choice, main
+from graphgpt.files.configs import CONFIG_DIR, describe
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -132,8 +132,8 @@ def test_check_of_a_good_experiment(run: Run, good: list[str]) -> None:
 
 def test_check_counts_what_trains(run: Run, good: list[str]) -> None:
     from graphgpt.assembly import build_model, build_task
-    from graphgpt.command_line import check_command_line
-    from graphgpt.config import ExperimentConfig
+    from graphgpt.config.command_line import check_command_line
+    from graphgpt.config.experiment import ExperimentConfig
 
     overrides = [*good, "model/tower=graph_transformer", "model/projector=mlp", "model/lora=default"]
     _, out, _ = run("check", *overrides)
@@ -184,10 +184,10 @@ def test_check_of_one_class(run: Run, good: list[str], tmp_path: Path) -> None:
 def test_check_reads_prompts_as_training_does(run: Run, good: list[str]) -> None:
     """Also where the original's faults are on: the graph that is not read still takes its place in the prompt."""
     from graphgpt.assembly import build_model, build_task
-    from graphgpt.command_line import check_command_line
-    from graphgpt.config import ExperimentConfig
-    from graphgpt.runners.data import mix
-    from graphgpt.runners.task_data import training_items
+    from graphgpt.config.command_line import check_command_line
+    from graphgpt.config.experiment import ExperimentConfig
+    from graphgpt.runners.training.data import mix
+    from graphgpt.runners.training.task_data import training_items
 
     overrides = [*good, "task=link_prediction", "model.compat.last_input_only=true"]
     code, out, _ = run("check", *overrides)
@@ -214,7 +214,7 @@ def test_check_shows_brackets_as_they_are(run: Run, good: list[str], tmp_path: P
 
 def test_check_asks_for_stage1(good: list[str]) -> None:
     """In a process of its own, where nothing else has prepared what the config files need."""
-    command = [sys.executable, "-m", "graphgpt.cli", "check", "experiment=stage2/node_classification", *good]
+    command = [sys.executable, "-m", "graphgpt.cli.main", "check", "experiment=stage2/node_classification", *good]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -12,8 +12,8 @@ import torch
 from helpers import csv_overrides
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.datasets.csv_files import CsvFiles
 from graphgpt.errors import ConfigError
 from graphgpt.graphs.graph import TextAttributedGraph

@@ -8,12 +8,12 @@ import torch
 from helpers import csv_overrides
 
 from graphgpt.assembly import build_runner
-from graphgpt.command_line import check_command_line
-from graphgpt.compatibility import combination_problems
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.compatibility import combination_problems
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError
+from graphgpt.machine.processors import threads
 from graphgpt.metrics import Declared, Metric
-from graphgpt.processors import threads
 from graphgpt.runners.lightning import OTHERS, with_mode
 
 SHARDED = ["runner/strategy=fsdp", "runner.devices=2", "runner.global_batch_size=4"]
@@ -174,7 +174,7 @@ def test_numbers_beyond_what_numbers_hold(given: str, sentence: str, data: list[
 
 
 def test_omp_num_threads_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphgpt.processors.processors", lambda: 8)
+    monkeypatch.setattr("graphgpt.machine.processors.processors", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [threads(), threads(at_once=3), threads(5, 3)] == [8, 2, 5]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphgpt.cli import main
+from graphgpt.cli.main import main
 from graphgpt.graphs.graph import TextAttributedGraph
 
 Run = Callable[..., tuple[int, str, str]]

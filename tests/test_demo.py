@@ -9,7 +9,7 @@ from helpers import csv_overrides
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from graphgpt import demo, evaluate, train
+from graphgpt.cli import demo, evaluate, train
 
 
 def test_a_second_time_shows_what_the_first_has_made(

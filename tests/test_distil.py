@@ -18,12 +18,12 @@ import pytest
 from fake_endpoint import FakeEndpoint, Respond, Response, completion, refusal
 from helpers import CLASS_NAMES, csv_overrides, make_task
 
-from graphgpt.cli import main
-from graphgpt.distil import RecordsFile, distil, outcome, summary
+from graphgpt.cli.main import main
+from graphgpt.distil.distil import RecordsFile, distil, outcome, summary
+from graphgpt.distil.teacher import Teacher
 from graphgpt.errors import DataError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.tasks.chain_of_thought import ChainOfThought, read_records
-from graphgpt.teacher import Teacher
 
 KEY = "sk-secret-0123456789"
 
@@ -367,7 +367,7 @@ def started(tmp_path: Path) -> Iterator[Callable[[FakeEndpoint], subprocess.Pope
     def start(endpoint: FakeEndpoint) -> subprocess.Popen[str]:
         arguments = ["--endpoint", endpoint.url, "--model", "large", "--out", str(tmp_path / "a.jsonl"), "--concurrency", "2"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "graphgpt.cli", "data", "distill", *csv_overrides(tmp_path), *arguments],
+            [sys.executable, "-m", "graphgpt.cli.main", "data", "distill", *csv_overrides(tmp_path), *arguments],
             env=os.environ | {"GRAPHGPT_CACHE": str(tmp_path / "cache")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

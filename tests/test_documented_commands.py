@@ -27,10 +27,11 @@ from helpers import csv_overrides, make_graph, parsed, scratch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from graphgpt import cli, evaluate, train
-from graphgpt.assistant import GraphAssistant
-from graphgpt.command_line import read_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig
+from graphgpt.assistant.graph_assistant import GraphAssistant
+from graphgpt.cli import evaluate, train
+from graphgpt.cli import main as cli
+from graphgpt.config.command_line import read_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig
 from graphgpt.graphs.subgraph import sample_subgraph
 from graphgpt.registry import TOWERS
 

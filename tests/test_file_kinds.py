@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graphgpt.file_kinds import another_kind, kind_of
+from graphgpt.files.kinds import another_kind, kind_of
 
 
 def archive(*names: str) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graphgpt.files import atomic_folder, new_folder, write_text
+from graphgpt.files.atomic import atomic_folder, new_folder, write_text
 
 
 def make(folder: Path, text: str) -> None:

@@ -29,16 +29,16 @@ from hypothesis import strategies as st
 from released_files import RECORDS, open_graphs, write_records
 
 from graphgpt.checkpoints.folder import read_history, read_manifest
-from graphgpt.command_line import check_command_line, quoted
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line, quoted
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.datasets.csv_files import NO_TEXT, CsvConfig, CsvFiles
 from graphgpt.datasets.graphgpt_json import ALIASES, ROLES, open_records
 from graphgpt.errors import GraphGPTError
-from graphgpt.files import cache_dir
+from graphgpt.files.atomic import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.inspection import check
 from graphgpt.graphs.subgraph import sample_subgraph
-from graphgpt.outermost import refused_by_the_system
+from graphgpt.launch.outermost import refused_by_the_system
 from graphgpt.schema import SPLITS, flat
 
 MINUTES = float(os.environ.get("GRAPHGPT_FUZZ_MINUTES", "0"))

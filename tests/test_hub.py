@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from graphgpt import hub
+from graphgpt.cli import hub
 from graphgpt.errors import CheckpointError
-from graphgpt.files import file_sha256
+from graphgpt.files.atomic import file_sha256
 
 COMMIT = "0" * 39 + "1"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from graphgpt.config_files import CONFIG_DIR
-from graphgpt.installation import CHECKOUT, as_typed, program, typed
+from graphgpt.files.configs import CONFIG_DIR
+from graphgpt.machine.installation import CHECKOUT, as_typed, program, typed
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ def test_hugging_faces_datasets_is_not_hidden() -> None:
 import json, sys
 assert sys.path[0] == ""
 import datasets, peft, transformers
-import graphgpt.datasets.csv_files, graphgpt.runners.data
+import graphgpt.datasets.csv_files, graphgpt.runners.training.data
 from transformers.utils import is_datasets_available
 print(json.dumps({
     "theirs": datasets.__file__,
@@ -51,7 +51,7 @@ def test_root_folders_are_parts_of_the_package_and_no_packages_of_their_own() ->
         assert (ROOT / name).is_dir()
         assert not (ROOT / name / "__init__.py").exists()
         assert [*importlib.import_module(f"graphgpt.{name}").__path__] == [str(ROOT / name)]
-    assert importlib.import_module("graphgpt.runners.data").__name__ == "graphgpt.runners.data"
+    assert importlib.import_module("graphgpt.runners.training.data").__name__ == "graphgpt.runners.training.data"
     assert (CHECKOUT, CONFIG_DIR) == (ROOT, ROOT / "configs")
 
 
@@ -86,13 +86,13 @@ def test_programs_have_one_name_in_a_checkout_and_another_where_they_are_install
     assert typed("evaluate", "checkpoint=a b", "limit=1") == "python evaluate.py 'checkpoint=a b' limit=1"
     started = (
         ["/bin/train.py", "seed=1", "++name=a", "hydra.run.dir=runs/a"],
-        [str(ROOT / "graphgpt/train.py"), "seed=1"],
+        [str(ROOT / "graphgpt/cli/train.py"), "seed=1"],
         ["/bin/graphgpt", "runs"],
         ["a.py", "b"],
     )
     assert [*map(as_typed, started)] == ["python train.py seed=1 name=a", "python train.py seed=1", "graphgpt runs", "python a.py b"]
-    monkeypatch.setattr("graphgpt.installation.CHECKOUT", None)
-    assert program("train") == [sys.executable, "-m", "graphgpt.train"]
+    monkeypatch.setattr("graphgpt.machine.installation.CHECKOUT", None)
+    assert program("train") == [sys.executable, "-m", "graphgpt.cli.train"]
     assert typed("evaluate", "limit=1") == "graphgpt evaluate limit=1"
     assert as_typed(started[1]) == "graphgpt train seed=1"
 
@@ -104,10 +104,10 @@ SLOW = {"torch", "numba", "numpy", "pyarrow", "lightning", "peft", "transformers
 @pytest.mark.parametrize(
     "call",
     [
-        "import graphgpt.config, graphgpt.launch",
+        "import graphgpt.config.experiment, graphgpt.launch.program",
         "sys.argv = ['train.py', '--help']; runpy.run_path('train.py', run_name='__main__')",
         "sys.argv = ['evaluate.py', '--help']; runpy.run_path('evaluate.py', run_name='__main__')",
-        "import graphgpt.cli; graphgpt.cli.main(['ls'])",
+        "import graphgpt.cli.main; graphgpt.cli.main.main(['ls'])",
     ],
 )
 def test_what_needs_no_tensors_loads_no_slow_library(call: str) -> None:

@@ -21,12 +21,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from graphgpt.checkpoints.card import read_scores
-from graphgpt.command_line import quoted, register_resolvers
-from graphgpt.config import ExperimentConfig
-from graphgpt.launch import launch
-from graphgpt.processors import processors
-from graphgpt.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state
-from graphgpt.train import main
+from graphgpt.cli.train import main
+from graphgpt.config.command_line import quoted, register_resolvers
+from graphgpt.config.experiment import ExperimentConfig
+from graphgpt.launch.program import launch
+from graphgpt.machine.processors import processors
+from graphgpt.runs.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state
 
 ROOT = Path(__file__).parents[1]
 WAIT = 400  # seconds that a process may take on a busy machine

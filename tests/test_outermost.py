@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.files import atomic_folder, cache_dir, write_text
-from graphgpt.outermost import refused_by_the_system, user_errors
+from graphgpt.files.atomic import atomic_folder, cache_dir, write_text
+from graphgpt.launch.outermost import refused_by_the_system, user_errors
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_terminal_of_few_characters(encoding: str, shown: str, monkeypatch: py
 def test_a_reader_that_has_seen_enough() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "graphgpt.cli", "ls"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-m", "graphgpt.cli.main", "ls"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=200)
     os.close(writing)
     assert done.stderr == ""
     assert done.returncode != 0
@@ -100,7 +100,7 @@ def test_a_reader_that_has_seen_enough() -> None:
 def test_a_log_without_a_reader_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     import logging
 
-    from graphgpt.outermost import ConsoleHandler
+    from graphgpt.launch.outermost import ConsoleHandler
 
     class Closed(io.StringIO):
         def write(self, text: str) -> int:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from graphgpt import cache
-from graphgpt.cli import main
+from graphgpt.cli.main import main
+from graphgpt.cli.reference import ROOTS, keys, reference, settings, settings_at
 from graphgpt.errors import GraphGPTError
-from graphgpt.reference import ROOTS, keys, reference, settings, settings_at
+from graphgpt.files import cache
 from graphgpt.registry import REGISTRIES
 
 
@@ -73,7 +73,7 @@ def test_ls_lists_the_classes_of_a_module_beside_the_user(tmp_path: Path) -> Non
     )
     (tmp_path / "graphgpt_configs").mkdir()
     (tmp_path / "graphgpt_configs" / "own.yaml").write_text("plugins: [my_module]\n")
-    script = "import sys; sys.path[:] = [one for one in sys.path if one]; from graphgpt.cli import main; main(['ls', 'tower'])"
+    script = "import sys; sys.path[:] = [one for one in sys.path if one]; from graphgpt.cli.main import main; main(['ls', 'tower'])"
     done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.stderr == ""
     assert "tower/mine  yours: What I do. (my_module)" in done.stdout

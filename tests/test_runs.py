@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphgpt.cli import main
+from graphgpt.cli.main import main
 from graphgpt.errors import GraphGPTError
-from graphgpt.runs import FAILED, FINISHED, STOPPED, UNFINISHED, Run, changes, compare, find_runs, objective, sort
-from graphgpt.runs_page import duration, with_deviation
+from graphgpt.runs.page import duration, with_deviation
+from graphgpt.runs.runs import FAILED, FINISHED, STOPPED, UNFINISHED, Run, changes, compare, find_runs, objective, sort
 
 Write = Callable[..., Path]
 
@@ -343,7 +343,7 @@ def test_the_page_shows_texts_as_they_are(write: Write, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, tmp_path: Path, count: int) -> None:
-    from graphgpt.runs_page import write_page
+    from graphgpt.runs.page import write_page
 
     for i in range(count):
         lr = 10.0 ** -(i % 4)
@@ -366,7 +366,7 @@ def test_many_things_that_vary_are_drawn_as_parallel_coordinates(write: Write, t
 
 def test_scores_are_dots_on_an_axis_of_their_own(write: Write, tmp_path: Path) -> None:
     """Bars from 0 of 5.562 and 5.565 would look the same, and so would those of some accuracies."""
-    from graphgpt.runs_page import write_page
+    from graphgpt.runs.page import write_page
 
     for i in range(2):
         write(str(i), projector="mlp" if i else "linear", loss=5.562 + 0.003 * i, scores={"accuracy": 0.5 + 0.1 * i})

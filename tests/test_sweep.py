@@ -15,8 +15,8 @@ import pytest
 import yaml
 from helpers import csv_overrides
 
-from graphgpt.cli import main
-from graphgpt.runs import FAILED, FINISHED, STOPPED, UNFINISHED, find_runs, run_state
+from graphgpt.cli.main import main
+from graphgpt.runs.runs import FAILED, FINISHED, STOPPED, UNFINISHED, find_runs, run_state
 
 optuna = pytest.importorskip("optuna", reason="needs the extra 'sweep'")
 
@@ -68,10 +68,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     (tmp_path / "data").mkdir()
     base = [*csv_overrides(tmp_path / "data"), "model/lora=default", "runner.val_every=1"]
     (tmp_path / "train.py").write_text(PROGRAM)
-    monkeypatch.setattr("graphgpt.sweep.program", lambda name: [sys.executable, f"{name}.py"])
+    monkeypatch.setattr("graphgpt.sweeps.sweep.program", lambda name: [sys.executable, f"{name}.py"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("graphgpt.sweep._PATIENCE", 0.02)
+    monkeypatch.setattr("graphgpt.sweeps.sweep._PATIENCE", 0.02)
 
     def sweep(*arguments: str) -> tuple[int, str]:
         code = 0

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from fake_endpoint import FakeEndpoint, Response, completion, refusal
 
-from graphgpt.teacher import Budget, CallError, Client, Reply, Stopped, Teacher
+from graphgpt.distil.teacher import Budget, CallError, Client, Reply, Stopped, Teacher
 
 KEY = "sk-secret-0123456789"
 

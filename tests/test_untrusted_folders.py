@@ -17,12 +17,12 @@ from helpers import build_for, csv_overrides
 
 from graphgpt import GraphAssistant
 from graphgpt.checkpoints.folder import save_checkpoint
-from graphgpt.cli import main
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, GraphGPTError
-from graphgpt.files import write_json
-from graphgpt.launch import SWEEP, check_started
+from graphgpt.files.atomic import write_json
+from graphgpt.launch.program import SWEEP, check_started
 from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
 from graphgpt.prompts import chat_template
 from graphgpt.registry import TEXT_ENCODERS
@@ -128,7 +128,7 @@ def test_plugins_that_the_user_names_too_are(trained: Path, canary: Path) -> Non
     [
         ("callbacks", "lightning.pytorch.callbacks.BasePredictionWriter"),
         ("loggers", "lightning.pytorch.loggers.logger.DummyLogger"),
-        ("callbacks", "graphgpt.runners.interruption.Interruption"),
+        ("callbacks", "graphgpt.runners.training.interruption.Interruption"),
         ("callbacks", "evil.Evil"),
     ],
 )

@@ -51,11 +51,11 @@ def test_holds_every_file_of_the_package_and_nobodys_own(installed: Path) -> Non
     }
     assert {file.relative_to(installed) for file in (installed / "graphgpt").rglob("*") if file.suffix in kept} == expected
     [metadata] = installed.glob("*.dist-info")
-    assert "graphgpt = graphgpt.cli:main" in (metadata / "entry_points.txt").read_text()
+    assert "graphgpt = graphgpt.cli.main:main" in (metadata / "entry_points.txt").read_text()
 
 
 def test_trains_in_two_processes_and_evaluates_from_any_folder(installed: Path, tmp_path: Path) -> None:
-    where = "import graphgpt.config_files as files; print(files.CHECKOUT, files.CONFIG_DIR)"
+    where = "import graphgpt.files.configs as files; print(files.CHECKOUT, files.CONFIG_DIR)"
     assert python(installed, tmp_path, "-c", where).split() == ["None", str(installed / "graphgpt/configs")]
     settings = [one for one in csv_overrides(tmp_path) if not one.startswith("logger")]
     steps = ["runner.max_steps=2", "runner.global_batch_size=2", "runner.val_every=0", "runner/strategy=ddp", "runner.devices=2"]

@@ -9,9 +9,9 @@ from graphgpt.checkpoints.folder import checkpoint_experiment, read_history, rea
 from graphgpt.checkpoints.next_steps import Step, after_training
 from graphgpt.checkpoints.shapes import Score
 from graphgpt.errors import amount
-from graphgpt.files import write_json, write_text
+from graphgpt.files.atomic import write_json, write_text
+from graphgpt.files.records import read_record
 from graphgpt.models.parts import modalities_of
-from graphgpt.records import read_record
 
 SCORES = "scores.json"
 

@@ -36,11 +36,11 @@ import graphgpt
 from graphgpt.checkpoints.shapes import Experiment, Manifest, Stage, Versioned
 from graphgpt.checkpoints.upgrade import experiment_settings, model_settings, part_file
 from graphgpt.errors import CheckpointError
-from graphgpt.files import RUNS, atomic_folder, file_sha256, folder_with, folders_with, there_are, write_json, write_text
-from graphgpt.installation import CHECKOUT, as_typed
+from graphgpt.files.atomic import RUNS, atomic_folder, file_sha256, folder_with, folders_with, there_are, write_json, write_text
+from graphgpt.files.records import read_record
+from graphgpt.machine.installation import CHECKOUT, as_typed
 from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_fit
-from graphgpt.records import read_record
 from graphgpt.registry import MODELS, TOWERS, check_plugins
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
     Raises:
         CheckpointError: a file is missing or damaged, it or its language model is another one, or tensors do not fit.
     """
-    from graphgpt.tensor_files import load_tensors
+    from graphgpt.files.tensors import load_tensors
 
     library, folder = peft(), find_checkpoint(path)
     manifest = read_manifest(folder)
@@ -370,7 +370,7 @@ def load_checkpoint(model: Any, path: str | Path, data: Mapping[str, Any] | None
         check_fit(folder, part, state, module.state_dict())
         module.load_state_dict(state)
     if own_llm.is_dir() and model.trains_llm(model.config):
-        from graphgpt.tensor_files import TensorFiles
+        from graphgpt.files.tensors import TensorFiles
 
         files = TensorFiles(own_llm)
         tied = set(getattr(model.llm, "all_tied_weights_keys", ()))

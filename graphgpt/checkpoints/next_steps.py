@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from graphgpt.config_files import CONFIG_DIR
 from graphgpt.errors import amount
-from graphgpt.installation import typed
+from graphgpt.files.configs import CONFIG_DIR
+from graphgpt.machine.installation import typed
 from graphgpt.models.parts import HANDED_OVER
 from graphgpt.registry import DATASETS, FUSIONS, MODELS, PROJECTORS, TASKS, TEMPLATES, TEXT_ENCODERS, TOWERS
 from graphgpt.schema import MISSING, flat, shown

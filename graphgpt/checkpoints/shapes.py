@@ -10,8 +10,8 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from graphgpt.files.records import Named, Origin
 from graphgpt.metrics import MetricRecord
-from graphgpt.records import Named, Origin
 
 
 class TaskSettings(Named):

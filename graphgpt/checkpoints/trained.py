@@ -19,7 +19,7 @@ from torch import Tensor
 
 from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, read_history, read_manifest
 from graphgpt.errors import CheckpointError, first_line
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 FILE = "trained.parquet"
 

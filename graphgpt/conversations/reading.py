@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from graphgpt.graphs.json_array import BrokenArray, elements
+from graphgpt.files.json_array import BrokenArray, elements
 from graphgpt.schema import SPLITS, configclass
 
 log = logging.getLogger(__name__)

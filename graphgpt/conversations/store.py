@@ -14,8 +14,8 @@ from torch import Tensor
 
 from graphgpt.conversations.reading import MalformedRecord, decode, raw_records, reading_progress, sentence_of
 from graphgpt.errors import DataError, amount, first_line
-from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
-from graphgpt.graphs.json_array import BrokenArray
+from graphgpt.files.atomic import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.files.json_array import BrokenArray
 from graphgpt.images.picture import ImageInput, within
 from graphgpt.prompts.instruction import Message, Role
 from graphgpt.prompts.wording import placed

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from graphgpt.files import cache_dir
+from graphgpt.files.atomic import cache_dir
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Layout
 from graphgpt.graphs.tables import missing_files

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graphgpt.errors import DataError, amount, first_line, with_article
-from graphgpt.files import atomic_folder, fingerprint_of
+from graphgpt.files.atomic import atomic_folder, fingerprint_of
 from graphgpt.images.picture import ImageInput, content_key
 from graphgpt.schema import SPLITS
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graphgpt.errors import DataError, amount, first_line, with_article
-from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.files.atomic import atomic_folder, cache_dir, file_sha256, fingerprint
 from graphgpt.graphs.stored import Stored, dense_tensor, edge_tensor, load_stored
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphgpt.errors import DataError, amount, nearest
-from graphgpt.files import write_text
+from graphgpt.files.atomic import write_text
 from graphgpt.graphs.dataset import SplitConfig
 from graphgpt.graphs.graph import TextAttributedGraph, strings
 from graphgpt.graphs.tables import Table, open_table

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from graphgpt.errors import DataError, first_line
-from graphgpt.files import atomic_folder, cache_dir, fingerprint
+from graphgpt.files.atomic import atomic_folder, cache_dir, fingerprint
 from graphgpt.graphs.dataset import GraphDataset
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, standardize

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphgpt.errors import with_article
-from graphgpt.untrusted import load_untrusted
+from graphgpt.files.untrusted import load_untrusted
 
 #: Sparse tensors of more numbers are not made dense.
 LARGEST_DENSE = 2**30

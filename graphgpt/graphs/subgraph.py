@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphgpt.compiled import compiled
 from graphgpt.errors import amount
-from graphgpt.files import fingerprint
+from graphgpt.files.atomic import fingerprint
 from graphgpt.graphs.graph import TextAttributedGraph
+from graphgpt.machine.compiled import compiled
 
 Layout = Literal["sampled", "neighborhood_detail", "hop_field"]
 

@@ -21,7 +21,7 @@ from rich import progress
 from rich.console import Console
 
 from graphgpt.errors import DataError, amount, first_line
-from graphgpt.file_kinds import another_kind, kind_of
+from graphgpt.files.kinds import another_kind, kind_of
 from graphgpt.graphs.graph import TextAttributedGraph
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from graphgpt.errors import DataError, amount, first_line
-from graphgpt.files import fingerprint, write_text
+from graphgpt.files.atomic import fingerprint, write_text
+from graphgpt.files.records import read_record
 from graphgpt.images.picture import ImageInput, content_key
-from graphgpt.records import read_record
 from graphgpt.schema import SPLITS
 
 FORMAT = 1

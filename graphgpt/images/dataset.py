@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from graphgpt.errors import DataError, amount
-from graphgpt.files import atomic_folder, cache_dir
+from graphgpt.files.atomic import atomic_folder, cache_dir
 from graphgpt.graphs.dataset import SplitConfig
 from graphgpt.images.collection import Collection, Picture, built
 from graphgpt.images.picture import open_picture

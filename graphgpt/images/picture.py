@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from graphgpt.errors import DataError, first_line
-from graphgpt.files import file_sha256, fingerprint
+from graphgpt.files.atomic import file_sha256, fingerprint
 
 log = logging.getLogger(__name__)
 

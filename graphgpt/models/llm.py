@@ -16,12 +16,12 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from graphgpt.errors import DataError, GraphGPTError, did_you_mean, first_line
-from graphgpt.files import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.files.atomic import atomic_folder, cache_dir, file_sha256, fingerprint
+from graphgpt.files.tensors import TensorFiles, groups
+from graphgpt.files.untrusted import unloadable
 from graphgpt.models.attention import use_token_trees
 from graphgpt.models.quantization import QuantizationConfig, keep_trainable, loading_arguments
 from graphgpt.schema import ActsWith, Condition, configclass
-from graphgpt.tensor_files import TensorFiles, groups
-from graphgpt.untrusted import unloadable
 
 log = logging.getLogger(__name__)
 

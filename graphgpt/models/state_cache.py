@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphgpt.files import cache_dir, fingerprint_of
+from graphgpt.files.atomic import cache_dir, fingerprint_of
 
 log = logging.getLogger(__name__)
 

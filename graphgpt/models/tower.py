@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from graphgpt.errors import CheckpointError, GraphGPTError
-from graphgpt.files import folder_with, there_are
+from graphgpt.files.atomic import folder_with, there_are
+from graphgpt.files.records import Named, Origin, read_record
+from graphgpt.files.tensors import load_tensors
 from graphgpt.graphs.subgraph import Pool
-from graphgpt.installation import typed
+from graphgpt.machine.installation import typed
 from graphgpt.models.fit import check_fit
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.reader import TowerReader
-from graphgpt.records import Named, Origin, read_record
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
-from graphgpt.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from graphgpt.errors import DataError
-from graphgpt.files import file_sha256
+from graphgpt.files.atomic import file_sha256
 from graphgpt.graphs.dataset import DatasetConfig
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.metrics import INVALID, Metric

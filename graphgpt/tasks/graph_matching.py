@@ -10,8 +10,8 @@ from graphgpt.prompts.instruction import Message
 from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import generator
 from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.task import generator
 from graphgpt.tasks.worded import TaskConfig
 
 ANSWER = "Based on the given graph tokens and the list of {node} titles, we obtain the matching of graph tokens and {node}s as follows: "

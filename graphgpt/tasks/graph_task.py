@@ -16,7 +16,7 @@ from graphgpt.graphs.subgraph import GraphInput, Subgraph, sample_subgraph
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import GroundingInstruction, Instruction, ModalityInput, Part
 from graphgpt.schema import SPLITS, Kind, Split
-from graphgpt.task import OpenDataset
+from graphgpt.tasks.task import OpenDataset
 from graphgpt.tasks.worded import WordedTask
 
 

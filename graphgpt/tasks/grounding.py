@@ -14,8 +14,8 @@ from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS, TEXT_ENCODERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import OpenDataset, generator
 from graphgpt.tasks.graph_task import GraphTask, NodeGrounding
+from graphgpt.tasks.task import OpenDataset, generator
 from graphgpt.tasks.worded import TaskConfig
 
 

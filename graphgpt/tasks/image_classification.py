@@ -53,7 +53,7 @@ class ImageClassification(PictureTask):
     def baselines(
         self, items: Tensor, seed: int, names: Collection[str] | None = None, *, pooled: Pooled | None = None, **others: Any
     ) -> Iterator[tuple[str, np.ndarray]]:
-        from graphgpt.baselines import state_scores
+        from graphgpt.tasks.baselines import state_scores
 
         yield from state_scores(self.collection.y, self.items("train"), self.items("val"), items, len(self.candidates), pooled, names)
 

@@ -11,8 +11,8 @@ from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import GroundingInstruction, Message
 from graphgpt.registry import TASKS, TEXT_ENCODERS
 from graphgpt.schema import Registered, configclass
-from graphgpt.task import OpenDataset
 from graphgpt.tasks.picture_task import PictureInstruction, PictureTask
+from graphgpt.tasks.task import OpenDataset
 from graphgpt.tasks.worded import TaskConfig
 
 

@@ -65,7 +65,7 @@ class ImageNaming(PictureTask):
         **others: Any,
     ) -> Iterator[tuple[str, np.ndarray]]:
         """A title is as likely as the class of the picture that it is of: what a classifier can say about names that it has never seen."""
-        from graphgpt.baselines import NAMES, state_scores
+        from graphgpt.tasks.baselines import NAMES, state_scores
 
         titles, y = map(self.cut, self.collection.titles.to_pylist()), self.collection.y
         label = dict(zip(titles, y.tolist(), strict=True))

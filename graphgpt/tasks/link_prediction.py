@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphgpt.files import write_text
+from graphgpt.files.atomic import write_text
 from graphgpt.graphs.edge_splits import EdgeSplitConfig, split_edges
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import GraphInput, Subgraph
@@ -20,8 +20,8 @@ from graphgpt.metrics import ACCURACY, Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import SPLITS, Split, configclass
-from graphgpt.task import OpenDataset, generator
 from graphgpt.tasks.graph_task import GraphInstruction, GraphTask, node_identities
+from graphgpt.tasks.task import OpenDataset, generator
 from graphgpt.tasks.worded import TaskConfig
 
 YES, NO = 0, 1
@@ -145,6 +145,6 @@ class LinkPrediction(GraphTask):
         }
 
     def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None, **others: Any) -> Iterator[tuple[str, np.ndarray]]:
-        from graphgpt.baselines import link_scores
+        from graphgpt.tasks.baselines import link_scores
 
         yield from link_scores(self.edges, self.items("train"), items, seed, names=names)

@@ -15,7 +15,7 @@ from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.registry import DATASETS, TASKS
 from graphgpt.schema import SPLITS, Registered, Split, configclass
-from graphgpt.task import OpenDataset, Task
+from graphgpt.tasks.task import OpenDataset, Task
 
 
 @configclass

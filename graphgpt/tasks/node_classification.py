@@ -13,8 +13,8 @@ from graphgpt.metrics import ACCURACY, Metric
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import TASKS
 from graphgpt.schema import configclass
-from graphgpt.task import generator
 from graphgpt.tasks.graph_task import GraphInstruction, GraphTask
+from graphgpt.tasks.task import generator
 from graphgpt.tasks.worded import TaskConfig
 
 
@@ -65,7 +65,7 @@ class NodeClassification(GraphTask):
         )
 
     def baselines(self, items: Tensor, seed: int, names: Collection[str] | None = None, **others: Any) -> Iterator[tuple[str, np.ndarray]]:
-        from graphgpt.baselines import baseline_scores
+        from graphgpt.tasks.baselines import baseline_scores
 
         yield from baseline_scores(self.graph, self.items("train"), items, seed, val=self.items("val"), names=names)
 

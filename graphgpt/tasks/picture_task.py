@@ -16,7 +16,7 @@ from graphgpt.images.splits import split_pictures
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, Part
 from graphgpt.schema import SPLITS, Kind, Split
-from graphgpt.task import OpenDataset
+from graphgpt.tasks.task import OpenDataset
 from graphgpt.tasks.worded import WordedTask
 
 

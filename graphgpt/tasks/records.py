@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Protocol, Self
 from torch import Tensor
 
 from graphgpt.errors import amount
-from graphgpt.files import fingerprint
+from graphgpt.files.atomic import fingerprint
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.schema import SPLITS, Kind, Split
-from graphgpt.task import OpenDataset, Task
+from graphgpt.tasks.task import OpenDataset, Task
 
 
 class Records(Protocol):

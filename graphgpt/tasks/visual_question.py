@@ -92,7 +92,7 @@ class VisualQuestion(PictureTask):
 
     def baselines(self, items: Tensor, seed: int, names: Any = None, **others: Any) -> Iterator[tuple[str, np.ndarray]]:
         """The commoner answer of training, to every question."""
-        from graphgpt.baselines import NAMES
+        from graphgpt.tasks.baselines import NAMES
 
         if self.candidates is not None and (names is None or "majority" in names):
             truths = [self.instruction(item, seed=0, training=False).truth for item in self.items("train").tolist()]

@@ -10,7 +10,7 @@ from graphgpt.errors import amount, nearest
 from graphgpt.prompts.instruction import ModalityInput, Part
 from graphgpt.prompts.wording import content, count_places
 from graphgpt.schema import configclass, placeholder
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 
 @configclass

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from graphgpt.errors import CheckpointError, DataError
-from graphgpt.files import write_json
+from graphgpt.files.atomic import write_json
+from graphgpt.files.tensors import TensorDict, TensorFiles, Tensors, groups, read_json
 from graphgpt.models.llm import LLMConfig, base_fingerprint, fingerprint_of_samples, load_llm, model_folder, sample_tensor
-from graphgpt.tensor_files import TensorDict, TensorFiles, Tensors, groups, read_json
 from graphgpt.weights.layouts import TOKENS
 from graphgpt.weights.writer import SHARD, progress, write_shards
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from graphgpt.errors import CheckpointError, GraphGPTError, amount
-from graphgpt.files import atomic_folder, write_json
+from graphgpt.files.atomic import atomic_folder, write_json
+from graphgpt.files.records import read_record
+from graphgpt.files.tensors import TensorFiles, groups
 from graphgpt.models.llm import fingerprint_of_samples, sample_tensor
-from graphgpt.records import read_record
-from graphgpt.tensor_files import TensorFiles, groups
 from graphgpt.weights.base import Base, copy_all_companions
 from graphgpt.weights.writer import SHARD, write_shards
 

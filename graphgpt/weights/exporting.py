@@ -11,18 +11,18 @@ from torch import Tensor
 
 from graphgpt.checkpoints.folder import MANIFEST, checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, verify_files
 from graphgpt.checkpoints.upgrade import part_file
-from graphgpt.config import ExperimentConfig, read_config
+from graphgpt.config.experiment import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, GraphGPTError
-from graphgpt.files import atomic_folder, write_json
+from graphgpt.files.atomic import atomic_folder, write_json
+from graphgpt.files.records import Named, check_shape
+from graphgpt.files.tensors import load_tensors
 from graphgpt.models.adapters import peft
 from graphgpt.models.fit import check_weights
 from graphgpt.models.llm import model_folder
 from graphgpt.models.parts import modalities_of
 from graphgpt.models.quantization import QuantizationConfig
 from graphgpt.prompts.facts import TaskFacts
-from graphgpt.records import Named, check_shape
 from graphgpt.registry import MODELS
-from graphgpt.tensor_files import load_tensors
 from graphgpt.weights.base import PER_TOKEN, copy_companions, open_base
 from graphgpt.weights.importing import RELEASED_ROWS
 from graphgpt.weights.layouts import CLIP, EMBEDDINGS, HEAD, PROJECTOR, TOKENS, TOWER, TOWER_FIELDS

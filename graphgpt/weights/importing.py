@@ -13,17 +13,17 @@ from torch import Tensor
 
 from graphgpt.checkpoints.card import write_card
 from graphgpt.checkpoints.folder import write_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
-from graphgpt.config_files import CONFIG_DIR
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import CheckpointError, GraphGPTError, nearest
-from graphgpt.files import atomic_folder, file_sha256, write_json
+from graphgpt.files.atomic import atomic_folder, file_sha256, write_json
+from graphgpt.files.configs import CONFIG_DIR
+from graphgpt.files.tensors import TensorFiles, read_json
 from graphgpt.models.fit import check_fit, check_weights
 from graphgpt.models.llm import load_config
 from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
 from graphgpt.registry import TOWERS
 from graphgpt.schema import flat, parse
-from graphgpt.tensor_files import TensorFiles, read_json
 from graphgpt.weights.base import PER_TOKEN, Base, base_facts, plain_config, write_base
 from graphgpt.weights.layouts import TOKENS, Layout, recognise, tower_fields
 from graphgpt.weights.writer import SHARD

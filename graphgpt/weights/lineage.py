@@ -11,12 +11,12 @@ from rich.table import Table
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, find_checkpoint, read_manifest
 from graphgpt.errors import CheckpointError, amount
-from graphgpt.files import file_sha256
-from graphgpt.installation import typed
+from graphgpt.files.atomic import file_sha256
+from graphgpt.files.tensors import TensorFiles
+from graphgpt.machine.installation import typed
 from graphgpt.models.parts import modalities_of
 from graphgpt.models.tower import TOWER_CARD, TOWER_TENSORS, find_tower, tower_card
 from graphgpt.registry import TASKS
-from graphgpt.tensor_files import TensorFiles
 
 
 def show(path: Path, console: Console | None = None) -> None:

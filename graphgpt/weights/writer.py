@@ -9,7 +9,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
-from graphgpt.files import write_json
+from graphgpt.files.atomic import write_json
 
 #: So many bytes are in memory at a time, unless told otherwise.
 SHARD = 512 * 10**6

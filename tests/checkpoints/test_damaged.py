@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from graphgpt import GraphAssistant
 from graphgpt.checkpoints.folder import load_checkpoint, read_manifest, verify_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError
 from graphgpt.weights.exporting import export_weights
 

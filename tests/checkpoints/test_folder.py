@@ -24,8 +24,8 @@ from graphgpt.checkpoints.folder import (
     read_manifest,
     save_checkpoint,
 )
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig, read_config
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError
 from graphgpt.models.multimodal_llm import MultimodalLLM
 

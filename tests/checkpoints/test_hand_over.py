@@ -9,9 +9,9 @@ import pytest
 from helpers import make_graph
 
 from graphgpt.checkpoints.folder import write_checkpoint
-from graphgpt.cli import main
-from graphgpt.command_line import CommandLine, check_command_line, read_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import CommandLine, check_command_line, read_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError
 
 TINY = ["model/llm=tiny_random"]

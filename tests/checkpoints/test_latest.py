@@ -11,12 +11,12 @@ import yaml
 from helpers import build_for, csv_overrides
 
 from graphgpt.checkpoints.folder import find_checkpoint, named_checkpoint, save_checkpoint
-from graphgpt.command_line import check_command_line, with_latest
-from graphgpt.config import ExperimentConfig
+from graphgpt.cli.evaluate import main as evaluate
+from graphgpt.cli.train import main as train
+from graphgpt.config.command_line import check_command_line, with_latest
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import CheckpointError, ConfigError
-from graphgpt.evaluate import main as evaluate
 from graphgpt.models.tower import find_tower
-from graphgpt.train import main as train
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from helpers import csv_overrides, train
 from graphgpt.assembly import build_model, build_task
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
 from graphgpt.checkpoints.next_steps import after_evaluation, after_training, as_overrides
-from graphgpt.cli import main
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
-from graphgpt.runners.evaluation import evaluate
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.evaluation.evaluation import evaluate
 
 #: Everything that asks nothing of the graph that the tables of this test have not, with what makes it small.
 TRAININGS = {

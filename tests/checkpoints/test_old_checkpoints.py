@@ -17,8 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from safetensors.torch import load_file
 
-from graphgpt import evaluate, train
-from graphgpt.cli import main
+from graphgpt.cli import evaluate, train
+from graphgpt.cli.main import main
 
 OLD = Path(__file__).parents[1] / "old_checkpoints"
 FORMATS = sorted(path.name for path in OLD.iterdir())

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from helpers import csv_overrides
 
-from graphgpt.command_line import check_command_line, in_grammar, quoted, read_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig
+from graphgpt.config.command_line import check_command_line, in_grammar, quoted, read_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig
 from graphgpt.errors import ConfigError
-from graphgpt.launch import launch, read_arguments
+from graphgpt.launch.program import launch, read_arguments
 from graphgpt.words import EVALUATION, WORDS
 
 
@@ -234,7 +234,7 @@ def test_cfg_job_prints_the_whole_configuration(
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["runner"]["val_at_start"] is True
     assert shown["model"]["lora"]["rslora"] is False  # in no file
-    from graphgpt.config import read_config
+    from graphgpt.config.experiment import read_config
 
     assert read_config(ExperimentConfig, shown) == check_command_line(
         ExperimentConfig, "train", [*good, "runner.val_at_start=true", "runner.val_every=1"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from helpers import csv_overrides
 
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, read_config
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
-from graphgpt.launch import launch
+from graphgpt.launch.program import launch
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = "a class of your own is, of a module that plugins=[...] names."
@@ -201,7 +201,7 @@ def test_batch_sizes_that_fit_are_accepted(good: list[str]) -> None:
         ("runner.callbacks.mine", "builtins.eval", "Known: graphgpt.runners.averaging.MovingAverage, "),
         ("runner.callbacks.mine", "lightning.pytorch.callbacks.BasePredictionWriter", ""),
         ("runner.callbacks.mine", "lightning.pytorch.Trainer", ""),
-        ("runner.callbacks.mine", "graphgpt.teacher.Teacher", ""),
+        ("runner.callbacks.mine", "graphgpt.distil.teacher.Teacher", ""),
     ],
 )
 def test_forbidden_target(good: list[str], key: str, target: str, hint: str) -> None:
@@ -221,9 +221,9 @@ def test_forbidden_target_inside_an_allowed_one(good: list[str]) -> None:
 
 
 def test_forbidden_target_by_way_of_an_allowed_module(good: list[str]) -> None:
-    found = problems([*good, "runner.optimizer._target_=graphgpt.files.shutil.copyfile"])
+    found = problems([*good, "runner.optimizer._target_=graphgpt.files.atomic.shutil.copyfile"])
     assert len(found) == 1
-    assert "graphgpt.files.shutil.copyfile" in found[0]
+    assert "graphgpt.files.atomic.shutil.copyfile" in found[0]
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ from helpers import CONFIGS, csv_overrides, make_dataset_config, make_graph, mak
 from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, read_config
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, read_config
 from graphgpt.errors import ConfigError, GraphGPTError
-from graphgpt.files import cache_dir
+from graphgpt.evaluation.evaluation import evaluate
+from graphgpt.files.atomic import cache_dir
 from graphgpt.graphs.dataset import DatasetConfig, SplitConfig
 from graphgpt.graphs.splits import split_nodes
 from graphgpt.images.dataset import ImageDatasetConfig
@@ -36,10 +37,9 @@ from graphgpt.models.tower import build_tower
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Message
 from graphgpt.registry import DATASETS, FUSIONS, PROJECTORS, REGISTRIES, TASKS, TEMPLATES, TEXT_ENCODERS, TEXT_SIDES, TOWERS
-from graphgpt.runners.evaluation import evaluate
-from graphgpt.runners.strategies import build_strategy
+from graphgpt.runners.training.strategies import build_strategy
 from graphgpt.schema import SPLITS, ActsWith, registry_of
-from graphgpt.sweep import SweepConfig, direction
+from graphgpt.sweeps.sweep import SweepConfig, direction
 
 TESTS = Path(__file__).parents[1]
 
@@ -719,8 +719,8 @@ def test_how_much_an_evaluation_does_at_once(monkeypatch: pytest.MonkeyPatch, tm
     def stop(*_: Any) -> None:
         raise Enough
 
-    monkeypatch.setattr("graphgpt.runners.evaluation.unseen", lambda task, config: (task, None))
-    monkeypatch.setattr("graphgpt.runners.evaluation.check_leakage", stop)
+    monkeypatch.setattr("graphgpt.evaluation.evaluation.unseen", lambda task, config: (task, None))
+    monkeypatch.setattr("graphgpt.evaluation.evaluation.check_leakage", stop)
     before = torch.get_num_threads()
     for threads in (2, 1):
         with pytest.raises(Enough):

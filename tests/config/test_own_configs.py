@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from helpers import csv_overrides
 
-from graphgpt.cli import main
-from graphgpt.command_line import check_command_line, compose_unchecked
-from graphgpt.config import ExperimentConfig
-from graphgpt.config_files import VARIABLE, config_groups, options, own_folders, with_folders
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import check_command_line, compose_unchecked
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError
+from graphgpt.files.configs import VARIABLE, config_groups, options, own_folders, with_folders
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_a_byte_order_mark_is_nothing_and_an_experiment_need_not_say_what_it_is(
 
 
 def test_shipped_groups_go_where_their_files_say(beside: Path) -> None:
-    from graphgpt.config_files import CONFIG_DIR, PACKAGES
+    from graphgpt.files.configs import CONFIG_DIR, PACKAGES
 
     for group, package in PACKAGES.items():
         for file in (CONFIG_DIR / group).rglob("*.yaml"):

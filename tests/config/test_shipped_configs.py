@@ -15,9 +15,9 @@ from PIL import Image
 from released_files import CORA, PUBMED, write_graphs
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.cli import describe
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig
+from graphgpt.cli.main import describe
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig
 from graphgpt.datasets.csv_files import CsvFiles
 from graphgpt.errors import ConfigError
 from graphgpt.graphs.graph import TextAttributedGraph

@@ -13,8 +13,8 @@ from helpers import parsed, train, written
 from PIL import Image
 
 from graphgpt.assembly import build_model, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError, DataError
 from graphgpt.prompts.processor import IGNORE
 from graphgpt.registry import DATASETS

@@ -9,11 +9,11 @@ import torch
 from helpers import csv_overrides, make_graph
 
 from graphgpt.assembly import build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.datasets.folder import Folder, FolderConfig
 from graphgpt.errors import ConfigError, DataError
-from graphgpt.files import cache_dir
+from graphgpt.files.atomic import cache_dir
 from graphgpt.registry import DATASETS
 
 

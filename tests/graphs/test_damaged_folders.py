@@ -13,7 +13,7 @@ import torch
 from helpers import make_graph
 from safetensors.torch import load_file, save_file
 
-from graphgpt.cli import main
+from graphgpt.cli.main import main
 from graphgpt.datasets.folder import FolderConfig
 from graphgpt.errors import DataError
 from graphgpt.graphs.graph import TEXT_FILE, TEXT_SCHEMA, TextAttributedGraph

@@ -9,12 +9,12 @@ from helpers import make_graph, make_task, parsed, train
 
 from graphgpt.assembly import build_model, build_task
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, evaluated_experiment
 from graphgpt.errors import DataError
+from graphgpt.evaluation.evaluation import evaluate
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.registry import DATASETS
-from graphgpt.runners.evaluation import evaluate
 
 
 def emoji(**fields: Any) -> Any:

@@ -15,7 +15,7 @@ from graphgpt.models.answering import generate, score
 from graphgpt.models.decoding import prefix_of
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import Batch, training_batch
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 LORA = {"rank": 4, "dropout": 0.3}
 

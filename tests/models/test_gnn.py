@@ -10,11 +10,11 @@ from helpers import parsed, train, uneven_overrides
 
 from graphgpt.assembly import build_model, build_task
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError
+from graphgpt.evaluation.evaluation import evaluate
 from graphgpt.registry import MODELS
-from graphgpt.runners.evaluation import evaluate
 
 SHORT = [
     "experiment=baseline/gnn",

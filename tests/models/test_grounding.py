@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig
 from graphgpt.errors import ConfigError
 from graphgpt.models import grounding
 from graphgpt.models.grounding import FIRST_SCALE, Grounding, GroundingBatch, contrast, ranks
 from graphgpt.models.llm import LLMConfig
 from graphgpt.models.text_sides.transformer import Transformer
 from graphgpt.registry import MODELS
-from graphgpt.runs import read_metrics
+from graphgpt.runs.runs import read_metrics
 from graphgpt.schema import parse
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 GRAPH = make_graph()
 TOWER = {"name": "graph_transformer", "train": True, "dim": 8, "output_dim": 6, "heads": 2, "dropout": 0.0}

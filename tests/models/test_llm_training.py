@@ -9,8 +9,8 @@ from helpers import csv_overrides, train
 
 from graphgpt.assembly import build_model, build_task
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint, read_manifest
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig, read_config
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig, read_config
 from graphgpt.errors import ConfigError
 from graphgpt.models.llm import load_llm
 from graphgpt.models.multimodal_llm import MultimodalLLM

@@ -13,14 +13,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import CheckpointError, ConfigError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.lora import LoraConfig, add_lora
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 

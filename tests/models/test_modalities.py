@@ -17,7 +17,7 @@ from graphgpt.prompts.instruction import Instruction, Message, Part
 from graphgpt.prompts.processor import Example
 from graphgpt.registry import FUSIONS, MODELS, TOWERS
 from graphgpt.schema import parse
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 GRAPH = {"tower": {"name": "sgc"}, "projector": {"name": "linear"}}
 IMAGE = {"tower": {"name": "image_rows", "train": True, "width": 6}, "projector": {"name": "linear"}}

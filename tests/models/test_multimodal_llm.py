@@ -21,7 +21,7 @@ from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.processor import IGNORE, Example
 from graphgpt.prompts.tokens import Token, token_id
 from graphgpt.registry import PROJECTORS, TOWERS
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 PATCH, BLANK = token_id(0, Token.PATCH), token_id(0, Token.BLANK)
 MakeModel = Callable[..., MultimodalLLM]

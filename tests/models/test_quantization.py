@@ -17,8 +17,8 @@ from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.checkpoints.folder import load_checkpoint, read_manifest
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models import quantization
@@ -29,8 +29,8 @@ from graphgpt.models.lora import add_lora
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.models.quantization import QuantizationConfig, weight_bytes
 from graphgpt.prompts.batch import Batch, training_batch
-from graphgpt.runs import read_metrics
-from graphgpt.task import Task
+from graphgpt.runs.runs import read_metrics
+from graphgpt.tasks.task import Task
 from graphgpt.weights.exporting import export_weights
 
 LAYER = {"int8": Linear8bitLt, "nf4": Linear4bit}

@@ -18,7 +18,7 @@ from graphgpt.prompts.processor import IGNORE, Example, Processor
 from graphgpt.prompts.tokens import Token, token_id
 from graphgpt.prompts.wording import placed
 from graphgpt.registry import TEMPLATES
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 PATCH, START, END, BLANK = (token_id(0, token) for token in (Token.PATCH, Token.START, Token.END, Token.BLANK))
 TOKENIZER = load_tokenizer(LLMConfig(path="random:tiny"))

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.metrics import Declared, Metric
 from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.runners.analysis import (
+from graphgpt.report.breakdowns import (
     Answers,
     by_degree,
     by_homophily,
@@ -26,8 +26,8 @@ from graphgpt.runners.analysis import (
     occurrences,
     parse_answer,
 )
-from graphgpt.task import Task
 from graphgpt.tasks.node_classification import classification_metrics
+from graphgpt.tasks.task import Task
 
 
 def unranked(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:

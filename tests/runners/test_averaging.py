@@ -11,11 +11,11 @@ from torch import Tensor
 
 from graphgpt.assembly import build_runner
 from graphgpt.checkpoints.folder import load_checkpoint
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError
 from graphgpt.runners.averaging import MovingAverage
-from graphgpt.runs import read_metrics
+from graphgpt.runs.runs import read_metrics
 
 STEPS, DECAY = 6, 0.6
 WILD = ["runner.lr={projector: 0.3, tokens: 0.3, lora: 0.1}", "runner.schedule=constant", "runner.warmup=0"]

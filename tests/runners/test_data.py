@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from graphgpt.models.multimodal_llm import PromptReader
 from graphgpt.prompts.processor import IGNORE, Example
-from graphgpt.runners.data import Key, MicroBatches, StepSampler, chunks, mix
+from graphgpt.runners.training.data import Key, MicroBatches, StepSampler, chunks, mix
 
 
 @st.composite

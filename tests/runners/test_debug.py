@@ -13,7 +13,7 @@ from test_training import STAGE2, Trained, run
 
 from graphgpt.checkpoints.folder import read_history
 from graphgpt.models.projectors.linear import Linear
-from graphgpt.runners.task_data import TaskData
+from graphgpt.runners.training.task_data import TaskData
 
 Train = Callable[..., Trained]
 

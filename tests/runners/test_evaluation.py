@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
 from graphgpt.assembly import build_model, build_task
-from graphgpt.baselines import baseline_scores
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint
-from graphgpt.cli import main
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment, plain_settings, read_config
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment, plain_settings, read_config
 from graphgpt.errors import ConfigError, DataError, GraphGPTError
-from graphgpt.gather import gather
-from graphgpt.launch import launch
+from graphgpt.evaluation.evaluation import evaluate
+from graphgpt.evaluation.gather import gather
+from graphgpt.launch.program import launch
 from graphgpt.prompts.prediction import Prediction
-from graphgpt.runners.evaluation import evaluate
-from graphgpt.task import Task
+from graphgpt.tasks.baselines import baseline_scores
 from graphgpt.tasks.graph_matching import ANSWER, matched_titles
 from graphgpt.tasks.node_classification import NodeClassification, macro_f1
+from graphgpt.tasks.task import Task
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["Red", "Green", "Blue", "White"]

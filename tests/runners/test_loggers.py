@@ -14,12 +14,12 @@ import yaml
 from helpers import csv_overrides
 from test_training import Trained, run
 
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.runners import targets
 from graphgpt.runners.loggers import WandbRun, as_markdown
-from graphgpt.runs import read_metrics
+from graphgpt.runs.runs import read_metrics
 
 SERVICES = [name for name in ("wandb", "mlflow", "trackio") if targets._installed(name)]
 NOT_INSTALLED = "the extra '{}' is not installed"

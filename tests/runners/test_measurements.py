@@ -20,13 +20,13 @@ from test_training import Trained, finish, run, tensors
 
 from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_history
-from graphgpt.compatibility import logged_metrics
-from graphgpt.config import EvaluationConfig
+from graphgpt.config.compatibility import logged_metrics
+from graphgpt.config.experiment import EvaluationConfig
 from graphgpt.errors import GraphGPTError
-from graphgpt.records import read_lines
-from graphgpt.runners.data import Examples, mix, spread
-from graphgpt.runners.progress import progress_bar
-from graphgpt.runs import SampleLine, read_metrics
+from graphgpt.files.records import read_lines
+from graphgpt.runners.training.data import Examples, mix, spread
+from graphgpt.runners.training.progress import progress_bar
+from graphgpt.runs.runs import SampleLine, read_metrics
 
 Train = Callable[..., Trained]
 MIXTURE = ["experiment=stage2/mixture", "start_from=null", "runner.max_steps=4", "runner.global_batch_size=4"]

@@ -11,10 +11,10 @@ from helpers import csv_overrides
 from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.models.multimodal_llm import MultimodalLLM
-from graphgpt.runs import read_metrics
+from graphgpt.runs.runs import read_metrics
 
 
 @pytest.fixture(scope="module")

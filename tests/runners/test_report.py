@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from graphgpt.metrics import Declared, Metric
-from graphgpt.runners.report import Neighborhood, Report, Row, Sample, Stage, score_table, write_report
+from graphgpt.report.page import Neighborhood, Report, Row, Sample, Stage, score_table, write_report
 from graphgpt.tasks.link_prediction import LinkPrediction
 from graphgpt.tasks.node_classification import CLASSIFICATION
 

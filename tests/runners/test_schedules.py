@@ -9,10 +9,10 @@ import pytest
 import torch
 from helpers import csv_overrides, train
 
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError
-from graphgpt.runners.module import ModelModule, warmup_steps
+from graphgpt.runners.training.module import ModelModule, warmup_steps
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from released_files import RECORDS, TEXT_ONLY, write_graphs, write_records
 from test_training import ROOT, WAIT, Trained, assert_same, finish, run, start, tensors
 
 from graphgpt.errors import Interrupted
-from graphgpt.runners.interruption import Interruption
 from graphgpt.runners.lightning import newest_resumable
-from graphgpt.runs import read_metrics
+from graphgpt.runners.training.interruption import Interruption
+from graphgpt.runs.runs import read_metrics
 
 #: Each process has one sample per step, which is often text alone while the other has graphs.
 STEPS = 6
@@ -164,7 +164,7 @@ def test_a_scheduler_is_obeyed_like_a_user(
 ) -> None:
     caplog.set_level("INFO")
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("graphgpt.runners.module.ModelModule.on_before_optimizer_step", Asks(3))
+    monkeypatch.setattr("graphgpt.runners.training.module.ModelModule.on_before_optimizer_step", Asks(3))
     with pytest.raises(Interrupted, match=rf"^Stopped after step 3 of {STEPS}\. To go on: python train\.py resume={tmp_path}/run$"):
         run(tmp_path / "run", settings)
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2

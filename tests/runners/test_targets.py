@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from graphgpt.errors import GraphGPTError
-from graphgpt.runners.targets import ALLOWED, find_targets
+from graphgpt.runners.training.targets import ALLOWED, find_targets
 
 STOP = "lightning.pytorch.callbacks.EarlyStopping"
 

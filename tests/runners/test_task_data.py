@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.runners.data import Examples
-from graphgpt.runners.fitting import tokens_that_fit
-from graphgpt.runners.task_data import TaskData
+from graphgpt.runners.training.data import Examples
+from graphgpt.runners.training.fitting import tokens_that_fit
+from graphgpt.runners.training.task_data import TaskData
 
 
 def task_data(items: int, world: int, rank: int, per_pass: int) -> TaskData:

@@ -12,16 +12,16 @@ from helpers import csv_overrides, make_graph, make_task, train
 
 from graphgpt import GraphAssistant
 from graphgpt.assembly import build_model, build_task
-from graphgpt.chat import Chat
 from graphgpt.checkpoints.folder import load_checkpoint, verify_checkpoint
 from graphgpt.checkpoints.trained import FILE, Trained, read_trained, trained_items, write_trained
-from graphgpt.cli import main
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, evaluated_experiment
+from graphgpt.cli.chat import Chat
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, DataError
+from graphgpt.evaluation.evaluation import evaluate, remarks, unseen
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
-from graphgpt.runners.evaluation import evaluate, remarks, unseen
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 MOMENT = ["runner.max_steps=1", "runner.global_batch_size=2"]
 LABELS = [("Red", "Green", "Blue", "White")[i * i % 7 % 4] for i in range(42)]

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.checkpoints.folder import model_state, read_history, read_manifest
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig, read_config
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError
-from graphgpt.files import file_sha256
+from graphgpt.files.atomic import file_sha256
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.runners.lightning import newest_resumable
-from graphgpt.runs import read_metrics
+from graphgpt.runs.runs import read_metrics
 
 ROOT = Path(__file__).parents[2]
 WAIT = 250  # seconds that a process may take on a busy machine
@@ -490,7 +490,7 @@ def test_data_files_that_vanish_in_the_middle_of_an_epoch_are_not_missed(
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         shutil.rmtree(tmp_path / "csv", ignore_errors=True)
 
-    monkeypatch.setattr("graphgpt.runners.module.ModelModule.on_train_batch_start", lose, raising=False)
+    monkeypatch.setattr("graphgpt.runners.training.module.ModelModule.on_train_batch_start", lose, raising=False)
     lost = train(*settings)
     assert not (tmp_path / "csv").exists()
     assert_same(tensors(lost.folder), tensors(whole.folder))
@@ -537,7 +537,7 @@ def test_samples_that_are_too_long_are_said_before_the_first_step(train: Train) 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_later_sample_that_is_too_long_stops_the_run(train: Train, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As neighbours drawn anew may make it; also in a worker, without its traceback."""
-    monkeypatch.setattr("graphgpt.runners.task_data.look_at_lengths", lambda *_: None)
+    monkeypatch.setattr("graphgpt.runners.training.task_data.look_at_lengths", lambda *_: None)
     sentence = r"^Sample 'n\d+' has \d+ tokens, more than model\.max_length=64; raise it, .*, or set model\.too_long=cut\.$"
     with pytest.raises(DataError, match=sentence) as caught:
         train("model.max_length=64", f"runner.workers={workers}")

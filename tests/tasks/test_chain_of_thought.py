@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
+from graphgpt.evaluation.evaluation import evaluate
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.prediction import Prediction
-from graphgpt.runners.evaluation import evaluate
-from graphgpt.task import Task
 from graphgpt.tasks.chain_of_thought import Answer, AnswerReader, read_records
+from graphgpt.tasks.task import Task
 
 CORA = ("Case_Based", "Genetic_Algorithms", "Neural_Networks", "Probabilistic_Methods", "Reinforcement_Learning", "Rule_Learning", "Theory")
 

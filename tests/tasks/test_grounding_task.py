@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.task import Task
 from graphgpt.tasks.grounding import Grounding
+from graphgpt.tasks.task import Task
 
 GRAPH = make_graph()
 TEXTS = torch.randn(NUM_NODES, 5, generator=torch.Generator().manual_seed(1))

@@ -30,14 +30,14 @@ from released_files import (
 )
 
 from graphgpt.assembly import build_model, build_runner, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
+from graphgpt.evaluation.evaluation import evaluate
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.prediction import Prediction
 from graphgpt.prompts.processor import IGNORE
 from graphgpt.registry import TASKS
-from graphgpt.runners.evaluation import evaluate
 
 
 def make(task: Any, item: int, **arguments: Any) -> Any:

@@ -16,7 +16,7 @@ from graphgpt.models.answering import score
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.registry import TASKS
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 
 MakeTask = Callable[..., Task]
 MakeModel = Callable[..., MultimodalLLM]

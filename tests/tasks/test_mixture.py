@@ -16,8 +16,8 @@ from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import training_batch
 from graphgpt.prompts.instruction import Instruction, Message
-from graphgpt.task import Task
 from graphgpt.tasks.mixture import Mixture, Part
+from graphgpt.tasks.task import Task
 
 MakeTask = Callable[..., Task]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from graphgpt.graphs.graph import TextAttributedGraph
-from graphgpt.task import Task
+from graphgpt.tasks.task import Task
 from graphgpt.tasks.text_metrics import rouge_l
 
 

@@ -11,16 +11,16 @@ import torch
 from helpers import CONFIGS, parsed, train, written
 from omegaconf import OmegaConf
 
-from graphgpt.ablations import ablated
 from graphgpt.assembly import build_model, build_task
-from graphgpt.command_line import check_command_line
-from graphgpt.config import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, DataError
+from graphgpt.evaluation.ablations import ablated
+from graphgpt.evaluation.evaluation import evaluate
 from graphgpt.images.collection import Collection
 from graphgpt.images.splits import split_pictures
 from graphgpt.prompts.prediction import Prediction
 from graphgpt.registry import DATASETS, TASKS
-from graphgpt.runners.evaluation import evaluate
 from graphgpt.schema import SPLITS
 from graphgpt.tasks.picture_task import PictureTask
 

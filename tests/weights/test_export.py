@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graphgpt.checkpoints.folder import save_checkpoint
-from graphgpt.cli import main
-from graphgpt.command_line import check_command_line
-from graphgpt.config import ExperimentConfig
+from graphgpt.cli.main import main
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import CheckpointError, GraphGPTError
-from graphgpt.tensor_files import TensorFiles
+from graphgpt.files.tensors import TensorFiles
 from graphgpt.weights.delta import apply_delta, make_delta
 from graphgpt.weights.exporting import export_weights
 from graphgpt.weights.importing import import_weights

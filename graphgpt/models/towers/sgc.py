@@ -3,8 +3,8 @@
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
+from graphgpt.graphs.smoothing import smoothed
 from graphgpt.models.tower import GraphTower, TowerConfig, orient
 from graphgpt.registry import TOWERS
 from graphgpt.schema import configclass
@@ -33,13 +33,6 @@ class SGC(GraphTower):
 
     def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Smoothed features, shape ``[N, d * (hops + 1)]`` or ``[N, d]``, dtype of ``x``."""
-        from torch_geometric.nn.conv.gcn_conv import gcn_norm
-
-        (source, target), weight = gcn_norm(orient(edge_index, "undirected"), num_nodes=len(x), dtype=x.dtype)
-        powers = [x]
-        for _ in range(self.config.hops):
-            last = powers[-1]
-            powers.append(torch.zeros_like(last).index_add(0, target, weight[:, None] * last[source]))
-        kept = powers if self.config.keep_all else powers[-1:]
-        # Averaging shrinks; unit root mean square per node and power lets a projector of any start treat all alike.
-        return torch.cat([functional.normalize(power, dim=1) * power.shape[1] ** 0.5 for power in kept], dim=1)
+        # Unit root mean square per node and power lets a projector of any start treat all alike.
+        powers = smoothed(x, orient(edge_index, "undirected"), self.config.hops)
+        return torch.cat(powers if self.config.keep_all else powers[-1:], dim=1)

@@ -7,10 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from graphgpt.errors import DataError, GraphGPTError, first_line
+from graphgpt.files.untrusted import unloadable
 from graphgpt.models.image_tower import ImageTower, ImageTowerConfig, Preparation
 from graphgpt.registry import TOWERS
 from graphgpt.schema import UserPath, configclass
-from graphgpt.untrusted import unloadable
 
 #: What a picture's states are: of its patches, of the class token and its patches, of the class token alone.
 Feature = Literal["patch", "cls_patch", "cls"]

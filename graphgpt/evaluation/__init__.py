@@ -1,0 +1,1 @@
+"""Scoring a model and what it is held against."""

@@ -1,0 +1,1 @@
+"""Many runs, their settings searched."""
