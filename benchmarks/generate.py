@@ -13,9 +13,9 @@ import torch
 from common import Row, alternate, faster, run
 from setting import build, compose, embedded
 
-from graphgpt.config.experiment import EvaluationConfig
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import AnswerSettings
 from graphgpt.prompts.processor import Example, Processor
 from graphgpt.runners.training.data import chunks, mix
 from graphgpt.runners.training.prediction import predict
@@ -55,14 +55,14 @@ def plain_answer(model: MultimodalLLM, prompt: Example, max_new_tokens: int) -> 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     model, _, processor, parts = prepare(options)
     tokens = 4 if options.small else options.tokens
-    size = options.writing_batch_size or EvaluationConfig(name="generate", checkpoint="").writing_batch_size
-    config = EvaluationConfig(name="generate", checkpoint="", max_new_tokens=tokens, writing_batch_size=size)
+    size = options.writing_batch_size or AnswerSettings.writing_batch_size
+    settings = AnswerSettings(max_new_tokens=tokens, writing_batch_size=size)
     written: list[str | None] = []
     alone: list[tuple[str, int]] = []
 
     def ours(part: Sequence[Instruction]) -> None:
         # A task without candidates: scoring is measured elsewhere.
-        written.extend(found.text for found in predict(model, None, part, config, "generate"))
+        written.extend(found.text for found in predict(model, None, part, settings, "generate"))
 
     def plain(part: Sequence[Instruction]) -> None:
         alone.extend(plain_answer(model, processor.prompt(question), tokens) for question in part)
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     early = sum(length < tokens for _, length in alone)
     yield Row(
         benchmark="generate",
-        what=f"answers/s of {tokens} tokens at most, {config.writing_batch_size} at once",
+        what=f"answers/s of {tokens} tokens at most, {size} at once",
         ours=len(parts[0]) / min(seconds[0]),
         reference=len(parts[0]) / min(seconds[1]),
         measured=faster(*seconds),
@@ -89,7 +89,7 @@ if __name__ == "__main__":
         measure,
         __doc__,
         nodes=64,
-        tokens=EvaluationConfig(name="generate", checkpoint="").max_new_tokens,
+        tokens=AnswerSettings.max_new_tokens,
         writing_batch_size=0,
         device="cpu",
     )

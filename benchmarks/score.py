@@ -16,9 +16,9 @@ from generate import plain_answer, prepare
 from setting import embedded
 from torch import Tensor
 
-from graphgpt.config.experiment import EvaluationConfig
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
+from graphgpt.prompts.prediction import AnswerSettings
 from graphgpt.prompts.processor import Example
 from graphgpt.runners.training.prediction import predict
 
@@ -42,13 +42,13 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     # Of each part, the plain ways see the first nodes.
     paired, writing = min(options.paired, per_part), min(options.written, per_part)
     candidates = [processor.answer(name) for name in task.candidates or ()]
-    size = options.batch_size or EvaluationConfig(name="score", checkpoint="").batch_size
-    config = EvaluationConfig(name="score", checkpoint="", batch_size=size)
+    size = options.batch_size or AnswerSettings.batch_size
+    settings = AnswerSettings(batch_size=size)
     scores: dict[str, list[float]] = {}
     alone: dict[str, list[float]] = {}
 
     def ours(part: Sequence[Instruction]) -> None:
-        scores.update((found.id, found.scores or []) for found in predict(model, task.candidates, part, config, "score"))
+        scores.update((found.id, found.scores or []) for found in predict(model, task.candidates, part, settings, "score"))
 
     def pairs(part: Sequence[Instruction]) -> None:
         for question in part[:paired]:

@@ -78,7 +78,7 @@ def test_networks_on_cora() -> None:
 
 
 def test_networks_are_left_out_of_large_graphs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from graphgpt.evaluation.evaluation import baseline_names
+    from graphgpt.evaluation.scores import baseline_names
 
     task = build_task(check_command_line(ExperimentConfig, "train", [*csv_overrides(tmp_path), "task=node_classification"]))
     with caplog.at_level("INFO"):

@@ -20,7 +20,6 @@ from torch import Tensor
 from graphgpt.assembly import encode_texts, open_dataset
 from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, width_problem
 from graphgpt.checkpoints.trained import Trained, read_trained
-from graphgpt.config.experiment import EvaluationConfig
 from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError, amount
 from graphgpt.files.configs import CONFIG_DIR
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
@@ -34,6 +33,7 @@ from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.models.streaming import write_answer
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.prediction import AnswerSettings
 from graphgpt.prompts.processor import Example
 from graphgpt.prompts.wording import count_places, placed
 from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
@@ -405,7 +405,7 @@ class GraphAssistant:
             raise GraphGPTError(f"classify: batch_size={batch_size} must be at least 1.")
         names = task.candidates
         instructions = [task.instruction(node, seed=mix(self.seed, node), training=False) for node in nodes]
-        settings = EvaluationConfig(name="classify", checkpoint="", batch_size=batch_size)
+        settings = AnswerSettings(batch_size=batch_size)
         with self._lock:
             found = predict(self.model, task.candidates, instructions, settings, "Classifying")
         chances = torch.tensor([prediction.scores for prediction in found]).reshape(-1, len(names)).softmax(dim=1).numpy()

@@ -61,7 +61,7 @@ def evaluate(stage2: Path) -> None:
     for path in sorted((ROOT / "runs" / "evaluate").glob("*/metrics.json"), reverse=True):
         result, settings = read_result(path.parent), read_settings(path.parent / "config.yaml")
         if settings == wanted and (path.parent / "report.html").is_file():
-            from graphgpt.evaluation.evaluation import show
+            from graphgpt.evaluation.account import show
 
             say(typed("evaluate", f"checkpoint={stage2}"), f"done already: {path.parent.relative_to(ROOT)}")
             show(result, path.parent)

@@ -13,6 +13,7 @@ from pydantic_core import PydanticKnownError
 from graphgpt.checkpoints.folder import checkpoint_experiment, checkpoint_problems, hand_over_problems
 from graphgpt.config.compatibility import combination_problems, idle_in_evaluation
 from graphgpt.errors import ConfigError
+from graphgpt.prompts.prediction import AnswerSettings
 from graphgpt.registry import DATASETS, MODELS, RUNNERS, TASKS
 from graphgpt.schema import (
     MISSING,
@@ -91,6 +92,11 @@ class EvaluationConfig:
         return int(place), int(whole)
 
     @property
+    def answering(self) -> AnswerSettings:
+        """How much is answered at once, and how."""
+        return AnswerSettings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(AnswerSettings)})
+
+    @property
     def all_seeds(self) -> list[int]:
         """The seeds that are evaluated, one after the other."""
         return list(range(self.seed, self.seed + self.seeds))
@@ -117,13 +123,13 @@ class EvaluationConfig:
     """Repeat with so many seeds, from ``seed`` on, and report mean and standard deviation."""
     wordings: Literal["all"] | None = None
     """``all``: also every other wording of the task, to see how much depends on it."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=AnswerSettings.batch_size, ge=1)
     """Prompts per forward pass."""
-    writing_batch_size: int = Field(default=16, ge=1)
+    writing_batch_size: int = Field(default=AnswerSettings.writing_batch_size, ge=1)
     """Answers written at once: a forward pass adds one token to each."""
     ablation: Annotated[tuple[Ablation, ...], _some_of(Ablation, {"all": ABLATIONS, None: ()})] = ("no_graph", "no_image")
     """Also the same model with a part of each question taken away: one, a list, ``all`` or ``none``."""
-    generate: bool = False
+    generate: bool = AnswerSettings.generate
     """Where candidates are scored, also write an answer and read it: how often it is right, and how often it is none of them."""
     baselines: Annotated[tuple[Baseline, ...], _some_of(Baseline, {True: BASELINES, False: (), None: ()})] = BASELINES
     """Also simple methods on the same items: ``true`` is all but ``llm``, the language model without graph and adapters."""
@@ -135,7 +141,7 @@ class EvaluationConfig:
     """What to do when a prompt gives its answer away."""
     samples: int = Field(default=6, ge=0)
     """Items shown in full in the report."""
-    max_new_tokens: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=AnswerSettings.max_new_tokens, ge=1)
     """Length of greedy answers."""
     bootstrap: int = Field(default=1000, ge=0)
     """Resamples for the intervals; 0 makes none."""

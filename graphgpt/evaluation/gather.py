@@ -10,7 +10,11 @@ from graphgpt.assembly import build_task
 from graphgpt.checkpoints.folder import read_settings
 from graphgpt.config.experiment import EvaluationConfig, evaluated_experiment, read_config
 from graphgpt.errors import GraphGPTError
-from graphgpt.evaluation.evaluation import Pass, Predictions, check_leakage, draw, of_part, passes, show, unseen, write_evaluation
+from graphgpt.evaluation.account import show, write_evaluation
+from graphgpt.evaluation.evaluation import check_leakage, of_part
+from graphgpt.evaluation.passes import Pass, draw, passes
+from graphgpt.evaluation.scores import Predictions
+from graphgpt.evaluation.unseen import unseen
 from graphgpt.files.atomic import atomic_folder
 from graphgpt.files.records import parse_record
 from graphgpt.prompts.prediction import Prediction

@@ -1,7 +1,7 @@
 """A model's answers: candidates scored, answers written, both for many prompts at once."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from graphgpt.models.decoding import Decoding, Prefix, Reads, prefix_of
 from graphgpt.prompts.batch import Batch, scoring_batch
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.prompts.processor import Example, Processor
 
 
@@ -71,35 +71,37 @@ def generate(model: Answers, prompts: Sequence[Example], max_new_tokens: int, pr
         decoding.write(rows, tokens)
 
 
-def answers(model: Answers, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+def answers(
+    model: Answers, candidates: Sequence[str] | None, instructions: Sequence[Instruction], settings: AnswerSettings
+) -> Iterator[Prediction]:
     """Candidates scored where there are some, greedy answers where not or asked for; in the instructions' order.
 
     Args:
         model: In eval mode.
         candidates: All possible answers, None where answers are written.
         instructions: The questions.
-        config: The ``EvaluationConfig``.
+        settings: How many at once, how long.
     """
     prompts = [model.processor.prompt(instruction) for instruction in instructions]
     possible = [model.processor.answer(name) for name in candidates or ()]
     own = [[model.processor.answer(name) for name in instruction.choices] for instruction in instructions]
-    writes = config.generate or not possible
+    writes = settings.generate or not possible
     with torch.inference_mode():
         prefix = prefix_of(model, prompts)
-    size = config.writing_batch_size if writes else config.batch_size
+    size = settings.writing_batch_size if writes else settings.batch_size
     for first in range(0, len(prompts), size):
         asked = prompts[first : first + size]
         scores: list[list[float] | None] = [None] * len(asked)
         texts: list[str | None] = [None] * len(asked)
         if possible:
-            parts = (asked[at : at + config.batch_size] for at in range(0, len(asked), config.batch_size))
+            parts = (asked[at : at + settings.batch_size] for at in range(0, len(asked), settings.batch_size))
             if any(own[first : first + size]):
                 pairs = zip(asked, own[first : first + size], strict=True)
                 scores = [score(model, [prompt], choices or possible, prefix)[0].tolist() for prompt, choices in pairs]
             else:
                 scores = [row for part in parts for row in score(model, part, possible, prefix).tolist()]
         if writes:
-            texts = [*generate(model, asked, config.max_new_tokens, prefix)]
+            texts = [*generate(model, asked, settings.max_new_tokens, prefix)]
         for instruction, prompt, row, text in zip(instructions[first : first + size], asked, scores, texts, strict=True):
             yield Prediction(
                 id=instruction.id,

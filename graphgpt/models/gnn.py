@@ -14,7 +14,7 @@ from graphgpt.models.model import Model, unread_llm
 from graphgpt.models.tower import build_tower, tower_problems
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction, ModalityInput
-from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.prompts.reader import Inputs, TowerReader, join
 from graphgpt.registry import MODELS, TOWERS
 from graphgpt.schema import Registered, configclass
@@ -169,11 +169,13 @@ class GNN(Model):
         """Cross-entropy of each sample, shape ``[b]``, float32, in the order of ``batch.ids``."""
         return functional.cross_entropy(self.forward(batch), batch.truth, reduction="none")
 
-    def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+    def predictions(
+        self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], settings: AnswerSettings
+    ) -> Iterator[Prediction]:
         """Log-probabilities of the candidates."""
         reader = self.reader()
-        for first in range(0, len(instructions), config.batch_size):
-            asked = instructions[first : first + config.batch_size]
+        for first in range(0, len(instructions), settings.batch_size):
+            asked = instructions[first : first + settings.batch_size]
             questions = reader.read(asked)
             with torch.inference_mode():
                 scores = self.forward(reader.collate(questions).to(self.device)).log_softmax(dim=1).tolist()

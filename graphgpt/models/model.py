@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from graphgpt.metrics import LOSS, Metric
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.registry import TASKS, TEXT_ENCODERS, TOWERS
 
 
@@ -153,13 +153,15 @@ class Model(nn.Module, ABC):
         """Validation metrics of what :meth:`validate` found of all samples of the set, over all processes."""
         return {name: float(values.float().mean()) for name, values in found.items()}
 
-    def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+    def predictions(
+        self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], settings: AnswerSettings
+    ) -> Iterator[Prediction]:
         """The answer to every question, in their order.
 
         Args:
             candidates: All possible answers, None where answers are written.
             instructions: The questions.
-            config: The ``EvaluationConfig``.
+            settings: How many at once, how long.
         """
         raise NotImplementedError  # by a model whose task asks nothing, which is not evaluated
 

@@ -25,7 +25,7 @@ from graphgpt.models.quantization import QuantizationConfig, follow_weights, qua
 from graphgpt.prompts.batch import Batch, training_batch
 from graphgpt.prompts.facts import TaskFacts
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.prompts.processor import Example, Processor, TooLong
 from graphgpt.prompts.reader import Inputs, Readers
 from graphgpt.prompts.tokens import Token, token_id
@@ -344,9 +344,11 @@ class MultimodalLLM(Model):
         """How many tokens each sample teaches to write, shape ``[b]``, float32."""
         return torch.bincount(batch.answer, minlength=batch.num_answers).float()
 
-    def predictions(self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], config: Any) -> Iterator[Prediction]:
+    def predictions(
+        self, candidates: Sequence[str] | None, instructions: Sequence[Instruction], settings: AnswerSettings
+    ) -> Iterator[Prediction]:
         """Candidates scored where the task has them, greedy answers where not or asked for."""
-        return answers(self, candidates, instructions, config)
+        return answers(self, candidates, instructions, settings)
 
     @cached_property
     def ends(self) -> set[int]:

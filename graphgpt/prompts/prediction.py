@@ -1,6 +1,23 @@
-"""What a model said about one sample."""
+"""What is asked of a model's answers, and what it said about one sample."""
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSettings:
+    """How a model answers many questions.
+
+    Args:
+        batch_size: Prompts per forward pass where candidates are scored.
+        writing_batch_size: Answers written at once.
+        max_new_tokens: A written answer is cut after so many tokens.
+        generate: Whether answers are also written where there are candidates.
+    """
+
+    batch_size: int = 4
+    writing_batch_size: int = 16
+    max_new_tokens: int = 32
+    generate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
-from graphgpt.config.experiment import EvaluationConfig, plain_settings
+from graphgpt.config.experiment import plain_settings
 from graphgpt.errors import GraphGPTError, amount
 from graphgpt.files.atomic import write_text
 from graphgpt.files.records import read_lines
@@ -22,7 +22,7 @@ from graphgpt.models.answering import generate
 from graphgpt.models.model import Batch, Model
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
-from graphgpt.prompts.prediction import Prediction
+from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.prompts.processor import Processor
 from graphgpt.report.breakdowns import parse_answer
 from graphgpt.runners.loggers import log_text
@@ -195,7 +195,7 @@ class ValidationScores(Callback):
         self.task = task
         self.items = items
         self.seed = seed
-        self.settings = EvaluationConfig(name="validation", checkpoint="", batch_size=batch_size)
+        self.settings = AnswerSettings(batch_size=batch_size)
         self.watched = watched
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

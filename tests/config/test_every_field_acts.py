@@ -710,7 +710,7 @@ def test_how_much_an_evaluation_does_at_once(monkeypatch: pytest.MonkeyPatch, tm
         "graphgpt.models.answering.generate", lambda model, prompts, *_: at_once.append(len(prompts)) or [""] * len(prompts)
     )
     instructions = [kind.instruction(item, seed=0, training=False) for item in range(5)]
-    assert len(list(built.predictions(kind.candidates, instructions, config))) == 5
+    assert len(list(built.predictions(kind.candidates, instructions, config.answering))) == 5
     assert at_once == [2, 2, 1]
 
     class Enough(Exception):

@@ -325,7 +325,7 @@ def test_another_graph_where_the_first_one_is_gone(data: list[str], tmp_path: Pa
 def test_a_split_without_nodes_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     model, task, config = loaded([f"checkpoint={checkpoint}", "split=val"])
     task.split[task.split == 1] = 0
-    with pytest.raises(DataError, match=r"^split: the val split of the graph 'csv' has no items for 'node_classification'\.$"):
+    with pytest.raises(DataError, match=r"^split: the val split of 'csv' has no items for 'node_classification'\.$"):
         evaluate(model, task, config, tmp_path)
 
 

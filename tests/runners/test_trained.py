@@ -19,7 +19,9 @@ from graphgpt.cli.main import main
 from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import EvaluationConfig, evaluated_experiment
 from graphgpt.errors import CheckpointError, DataError
-from graphgpt.evaluation.evaluation import evaluate, remarks, unseen
+from graphgpt.evaluation.account import remarks
+from graphgpt.evaluation.evaluation import evaluate
+from graphgpt.evaluation.unseen import unseen
 from graphgpt.graphs.graph import TextAttributedGraph, build_graph
 from graphgpt.tasks.task import Task
 
@@ -151,7 +153,7 @@ def test_a_split_of_training_items_alone_is_refused(classified: Path, graph_fold
     lines = [line.rsplit(",", 1) for line in (classified / "split.csv").read_text().splitlines()[1:]]
     split.write_text("id,split\n" + "".join(f"{name},{turned[part]}\n" for name, part in lines))
     task, config = opened(classified, "dataset.split.name=file", f"dataset.split.path={split}")
-    with pytest.raises(DataError, match=r"^split: .* was trained on every test item of the graph 'csv' \(25\), so their score would say"):
+    with pytest.raises(DataError, match=r"^split: .* was trained on every test item of 'csv' \(25\), so their score would say"):
         unseen(task, config)
 
 

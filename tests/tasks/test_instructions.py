@@ -313,7 +313,7 @@ def test_evaluates_released_records(tmp_path: Path) -> None:
         assert (tmp_path / name / "report.html").is_file()
         return {row["name"]: row["metrics"] for row in result["rows"]}
 
-    with pytest.raises(DataError, match=r"^split: .* was trained on every test item of the graph 'same' \(6\)"):
+    with pytest.raises(DataError, match=r"^split: .* was trained on every test item of 'same' \(6\)"):
         rows("same", RECORDS)
     written = rows("written", [changed(record, id=f"{record['id']}_again") for record in RECORDS])
     assert set(written["Graph tokens"]) == {"exact_match"} and len(written) >= 2
