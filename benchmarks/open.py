@@ -27,7 +27,8 @@ from common import Row, run
 from ingest import write as write_records
 
 from graphgpt.assembly import build_task
-from graphgpt.config.command_line import check_command_line, register_resolvers
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.composition import register_resolvers
 from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.graphs.graph import TextWriter, build_graph, finish_graph
 from graphgpt.graphs.subgraph import sample_subgraph

@@ -1,13 +1,14 @@
-"""GraphGPT: a frozen language model learns to read graphs through graph tokens."""
+"""GraphGPT: a language model learns to read graphs, pictures and whatever else has an encoder, through tokens."""
 
 from typing import TYPE_CHECKING, Any
 
 from graphgpt.machine.installation import CHECKOUT
 
 if TYPE_CHECKING:
+    from graphgpt.assistant.assistant import Assistant
     from graphgpt.assistant.graph_assistant import GraphAssistant
 
-__all__ = ["GraphAssistant", "__version__"]
+__all__ = ["Assistant", "GraphAssistant", "__version__"]
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,10 @@ if CHECKOUT is not None:
 
 def __getattr__(name: str) -> Any:
     # Imported when it is asked for: with it come torch and transformers, which `graphgpt ls` can do without.
+    if name == "Assistant":
+        from graphgpt.assistant.assistant import Assistant
+
+        return Assistant
     if name == "GraphAssistant":
         from graphgpt.assistant.graph_assistant import GraphAssistant
 

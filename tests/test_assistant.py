@@ -262,7 +262,7 @@ def test_a_question_may_place_the_graph_itself(assistant: GraphAssistant) -> Non
 
 
 def test_what_the_model_says_is_no_placeholder(assistant: GraphAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphgpt.assistant.graph_assistant.write_answer", lambda *_, **__: iter(["a <gra", "ph> b"]))
+    monkeypatch.setattr("graphgpt.assistant.assistant.write_answer", lambda *_, **__: iter(["a <gra", "ph> b"]))
     talk = assistant.conversation(17)
     assert talk.ask("One?") == "a <graph> b"
     talk.ask("Two?")

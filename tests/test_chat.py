@@ -162,11 +162,11 @@ def test_a_number_that_is_an_id_too(checkpoint: Path, capsys: pytest.CaptureFixt
 
     import pyarrow as pa
 
-    from graphgpt.cli.chat import Chat
+    from graphgpt.cli.chat import GraphChat
 
     assistant = GraphAssistant.from_pretrained(checkpoint, device="cpu")
     ids = pa.chunked_array([pa.array([str(100 - i) for i in range(42)], pa.large_string())])
-    chat = Chat(assistant.with_graph(replace(assistant.graph, ids=ids)))
+    chat = GraphChat(assistant.with_graph(replace(assistant.graph, ids=ids)))
     for line in ("/node 17", "/node id:17", "/node 83", "/node id:83", "/node 300"):
         chat.take(line)
     said = re.findall(r"^(?:Node \d+ \(\d+\)|The|There).*", capsys.readouterr().out, re.MULTILINE)

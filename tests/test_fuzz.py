@@ -29,8 +29,9 @@ from hypothesis import strategies as st
 from released_files import RECORDS, open_graphs, write_records
 
 from graphgpt.checkpoints.folder import read_history, read_manifest
-from graphgpt.config.command_line import check_command_line, quoted
+from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
+from graphgpt.config.grammar import quoted
 from graphgpt.datasets.csv_files import NO_TEXT, CsvConfig, CsvFiles
 from graphgpt.datasets.graphgpt_json import ALIASES, ROLES, open_records
 from graphgpt.errors import GraphGPTError

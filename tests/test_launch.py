@@ -22,8 +22,9 @@ from omegaconf import OmegaConf
 
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.cli.train import main
-from graphgpt.config.command_line import quoted, register_resolvers
+from graphgpt.config.composition import register_resolvers
 from graphgpt.config.experiment import ExperimentConfig
+from graphgpt.config.grammar import quoted
 from graphgpt.launch.program import launch
 from graphgpt.machine.processors import processors
 from graphgpt.runs.runs import FAILED, FINISHED, UNFINISHED, find_runs, run_state

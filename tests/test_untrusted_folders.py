@@ -22,7 +22,7 @@ from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig, evaluated_experiment
 from graphgpt.errors import ConfigError, GraphGPTError
 from graphgpt.files.atomic import write_json
-from graphgpt.launch.program import SWEEP, check_started
+from graphgpt.launch.sweep import SWEEP, check_started
 from graphgpt.models.llm import LLMConfig, load_config, load_llm, load_tokenizer
 from graphgpt.prompts import chat_template
 from graphgpt.registry import TEXT_ENCODERS

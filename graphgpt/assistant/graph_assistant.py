@@ -3,8 +3,7 @@
 import dataclasses
 import logging
 import operator
-import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,31 +14,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from graphgpt.assembly import encode_texts, open_dataset
-from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, load_checkpoint, read_manifest, width_problem
+from graphgpt.assistant.assistant import Assistant, loaded_model, model_config, typed_config
+from graphgpt.assistant.conversation import Answer, Conversation
+from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, read_manifest, width_problem
 from graphgpt.checkpoints.trained import Trained, read_trained
-from graphgpt.errors import CheckpointError, ConfigError, DataError, GraphGPTError, amount
+from graphgpt.errors import ConfigError, DataError, GraphGPTError
 from graphgpt.files.configs import CONFIG_DIR
 from graphgpt.graphs.dataset import WORDS, DatasetConfig
 from graphgpt.graphs.edge_splits import EdgeSplit, without_edges
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.graphs.subgraph import Subgraph
 from graphgpt.graphs.tables import hint
-from graphgpt.machine.installation import typed
-from graphgpt.models.answering import score
 from graphgpt.models.multimodal_llm import MultimodalLLM
-from graphgpt.models.streaming import write_answer
 from graphgpt.prompts.facts import TaskFacts
-from graphgpt.prompts.instruction import Instruction, Message
+from graphgpt.prompts.instruction import Instruction, Message, Part
 from graphgpt.prompts.prediction import AnswerSettings
 from graphgpt.prompts.processor import Example
-from graphgpt.prompts.wording import count_places, placed
-from graphgpt.registry import DATASETS, MODELS, TASKS, TEXT_ENCODERS, Registry, load_plugins
+from graphgpt.registry import DATASETS, TASKS, TEXT_ENCODERS, load_plugins
 from graphgpt.runners.training.data import mix
 from graphgpt.runners.training.prediction import predict
-from graphgpt.schema import SPLITS, parse, placeholder
+from graphgpt.schema import SPLITS, parse
 from graphgpt.tasks.graph_task import GraphTask
 from graphgpt.tasks.link_prediction import YES, LinkPrediction
 from graphgpt.tasks.node_classification import NodeClassification
@@ -53,9 +49,6 @@ log = logging.getLogger(__name__)
 
 Node = int | str
 """A node by its number, from 0, or by its id, which is always a string."""
-
-Answer = Generator[str, None, None]
-"""The pieces of an answer. Closed early, no more of it is written."""
 
 #: How a conversation about a node begins; the first question follows.
 OPENING = """\
@@ -132,7 +125,7 @@ class Pair(LinkPrediction):
     """Whether two nodes are connected, asked in the graph without an edge between them; the one item is 0."""
 
     def __init__(self, config: Any, graph: TextAttributedGraph, dataset: Any, pair: tuple[int, int]) -> None:
-        GraphTask.__init__(self, config, graph, dataset, _no_split(graph))
+        GraphTask.__init__(self, config, graph, dataset)
         pairs = torch.tensor([pair])
         rest = without_edges(graph, pairs.numpy())
         linked = (graph.neighbors(pair[0]) == pair[1]).any()[None]
@@ -140,10 +133,20 @@ class Pair(LinkPrediction):
         self.edges = EdgeSplit(pairs=pairs, linked=linked, split=test, training=rest, evaluation=rest)
 
 
-class GraphAssistant:
-    """A trained model and a graph: ask for classes, for connections, or anything.
+class NodeConversation(Conversation):
+    """A conversation about a node, or about none.
 
-    It may be called from several threads, which take turns at the model; a :class:`Conversation` belongs to one of them.
+    Attributes:
+        node: Its number.
+    """
+
+    def __init__(self, assistant: "GraphAssistant", node: int | None, system: str | None) -> None:
+        super().__init__(assistant, system, () if node is None else assistant.opening(node))
+        self.node = node
+
+
+class GraphAssistant(Assistant):
+    """A trained model and a graph: ask for classes, for connections, or anything.
 
     Args:
         model: In eval mode, on the device where it is to run.
@@ -164,16 +167,12 @@ class GraphAssistant:
         seed: int = 0,
         trained: Trained | None = None,
     ) -> None:
-        self.trained = trained
-        self.model = model
+        super().__init__(model, trained=trained)
         self.graph = graph
         self.dataset = dataset
         self.tasks = {name: _shipped_task(name) for name in ASKED} | dict(tasks or {})
         self.seed = seed
-        self.processor = model.processor
         self._home = dataset, graph.fingerprint
-        # Not for the model alone: tokenizers keep settings that change from call to call.
-        self._lock = threading.RLock()
 
     @classmethod
     def from_pretrained(
@@ -203,15 +202,10 @@ class GraphAssistant:
         """
         load_plugins(plugins)
         folder = find_checkpoint(checkpoint)
-        experiment, trained = checkpoint_experiment(folder), read_manifest(folder).get("data", {})
-        config = _parsed(MODELS, experiment["model"], "model")
-        if not issubclass(MODELS.get(config.name), MultimodalLLM):
-            raise CheckpointError(
-                f"{folder} is a '{config.name}', with which one cannot talk; score it: {typed('evaluate', f'checkpoint={folder}')}."
-            )
+        experiment, trained, config = checkpoint_experiment(folder), read_manifest(folder).get("data", {}), model_config(folder)
         own, tasks = _questions(experiment)
         if graph is None:
-            dataset = _parsed(DATASETS, own, "dataset")
+            dataset = typed_config(DATASETS, own, "dataset")
             if not isinstance(dataset, DatasetConfig):
                 raise DataError(f"{folder} was trained on stored questions, not on a graph with texts: give a graph to ask about.")
             opened = open_dataset(dataset, config.llm)
@@ -219,12 +213,8 @@ class GraphAssistant:
             fingerprints = [part.get("fingerprint") for part in trained.get("parts", {"": trained}).values()]
             opened, dataset = _open(graph, _base_dataset(own), fingerprints, config.llm)
         _check_width(opened, trained, str(folder))
-        # All that is drawn here is overwritten: to the caller's random numbers it never happened.
-        with torch.random.fork_rng(devices=[]):
-            model: MultimodalLLM = MODELS.get(config.name).build(config, TaskFacts(task="", widths={"graph": opened.features.shape[1]}))
-        load_checkpoint(model, folder)
-        place = torch.device(device) if device else torch.accelerator.current_accelerator(check_available=True)
-        return cls(model.eval().to(place or "cpu"), opened, dataset, tasks=tasks, seed=seed, trained=read_trained(folder))
+        model = loaded_model(folder, config, TaskFacts(task="", widths={"graph": opened.features.shape[1]}), device)
+        return cls(model, opened, dataset, tasks=tasks, seed=seed, trained=read_trained(folder))
 
     def with_graph(self, graph: str | Path | TextAttributedGraph) -> "GraphAssistant":
         """The same model, once in memory, on another graph; arguments and errors as for :meth:`from_pretrained`."""
@@ -310,24 +300,31 @@ class GraphAssistant:
         )
 
     @overload
-    def ask(self, question: str, node: Node | None = None, *, stream: Literal[False] = False, **options: Any) -> str: ...
+    def ask(
+        self, question: str, node: Node | None = None, *, images: Sequence[str | Path] = (), stream: Literal[False] = False, **options: Any
+    ) -> str: ...
 
     @overload
-    def ask(self, question: str, node: Node | None = None, *, stream: Literal[True], **options: Any) -> Answer: ...
+    def ask(
+        self, question: str, node: Node | None = None, *, images: Sequence[str | Path] = (), stream: Literal[True], **options: Any
+    ) -> Answer: ...
 
-    def ask(self, question: str, node: Node | None = None, *, stream: bool = False, **options: Any) -> str | Answer:
+    def ask(
+        self, question: str, node: Node | None = None, *, images: Sequence[str | Path] = (), stream: bool = False, **options: Any
+    ) -> str | Answer:
         """Ask once; a :meth:`conversation` remembers.
 
         Args:
             question: As for :meth:`Conversation.ask`, like the rest.
             node: What it is about; None asks without a graph.
+            images: Files of pictures.
             stream: Whether to return the pieces of the answer as they are written.
             options: ``max_new_tokens``, ``temperature``, ``seed``.
         """
         talk = self.conversation(node)
-        return talk.ask(question, stream=True, **options) if stream else talk.ask(question, **options)
+        return talk.ask(question, images=images, stream=True, **options) if stream else talk.ask(question, images=images, **options)
 
-    def conversation(self, node: Node | None = None, *, system: str | None = None) -> "Conversation":
+    def conversation(self, node: Node | None = None, *, system: str | None = None) -> NodeConversation:
         """A conversation about a node, or about none.
 
         Args:
@@ -337,7 +334,13 @@ class GraphAssistant:
         Raises:
             DataError: there is no such node.
         """
-        return Conversation(self, None if node is None else self.number(node), system)
+        return NodeConversation(self, None if node is None else self.number(node), system)
+
+    def opening(self, node: int) -> tuple[Part, ...]:
+        """What a conversation about a node begins with."""
+        config = TaskConfig(name="ask", wording="opening", wordings={"opening": OPENING})
+        instruction = Opening(config, self.graph, self.dataset).instruction(node, seed=mix(self.seed, node), training=False)
+        return instruction.messages[0].content
 
     def number(self, node: Node) -> int:
         """The number of a node.
@@ -356,18 +359,6 @@ class GraphAssistant:
             raise DataError(f"There is no node {number}: the graph '{name}' has the nodes 0 to {graph.num_nodes - 1}.")
         return number
 
-    def shown(self, prompt: Example) -> str:
-        """A tokenised prompt as text, with ``<graph: k tokens>`` for graph tokens."""
-        shown, done = "", 0
-        with self._lock:
-            for item, (start, end) in zip(prompt.inputs, prompt.spans, strict=True):
-                shown += self._decode(prompt.ids[done:start]) + item.shown
-                done = end
-            return shown + self._decode(prompt.ids[done:])
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return str(self.processor.tokenizer.decode([token for token in ids if token >= 0], skip_special_tokens=False))
-
     def _classification(self, classes: Sequence[str] | None) -> NodeClassification:
         graph = self.graph
         if classes is not None:
@@ -376,14 +367,13 @@ class GraphAssistant:
             graph = dataclasses.replace(graph, class_names=tuple(classes), y=torch.full_like(graph.y, -1))
         if not graph.class_names:
             raise DataError(f"The graph '{graph.card['name']}' has no classes to choose from: give their names as classes=[...].")
-        return NodeClassification(self.tasks["node_classification"], graph, self.dataset, _no_split(graph))
+        return NodeClassification(self.tasks["node_classification"], graph, self.dataset)
 
     def _score(self, task: Task, instruction: Instruction) -> tuple[list[float], Example]:
         """Probability of every candidate, and what the model read."""
         with self._lock:
             prompt = self.processor.prompt(instruction)
-            scores = score(self.model, [prompt], [self.processor.answer(name) for name in task.candidates or ()])
-        return scores[0].softmax(dim=0).tolist(), prompt
+        return self._among(prompt, task.candidates or ()), prompt
 
     def _seen(self, task: Task, items: Sequence[int]) -> list[bool | None]:
         """Whether the model was trained on each of a task's items; None where that is not known."""
@@ -422,105 +412,6 @@ class GraphAssistant:
         }
         # Side by side, for a class may be called like one of these columns.
         return pd.concat([pd.DataFrame(rows), pd.DataFrame(chances, columns=names)], axis=1)
-
-
-class Conversation:
-    """Questions about a node, each with all that was said before it; made by :meth:`GraphAssistant.conversation`.
-
-    Attributes:
-        messages: What was said so far. Of an answer that nobody heard to its end, as much as was heard.
-    """
-
-    def __init__(self, assistant: GraphAssistant, node: int | None, system: str | None) -> None:
-        self.assistant = assistant
-        self.node = node
-        self.messages: list[Message] = [] if system is None else [Message("system", system)]
-        self._opening = Message("user")
-        self._last: Example | None = None
-        if node is not None:
-            config = TaskConfig(name="ask", wording="opening", wordings={"opening": OPENING})
-            task = Opening(config, assistant.graph, assistant.dataset, _no_split(assistant.graph))
-            instruction = task.instruction(node, seed=mix(assistant.seed, node), training=False)
-            [self._opening] = instruction.messages
-
-    @overload
-    def ask(
-        self, question: str, *, stream: Literal[False] = False, max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0
-    ) -> str: ...
-
-    @overload
-    def ask(
-        self, question: str, *, stream: Literal[True], max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0
-    ) -> Answer: ...
-
-    def ask(
-        self, question: str, *, stream: bool = False, max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0
-    ) -> str | Answer:
-        """Ask, and remember question and answer.
-
-        Args:
-            question: Any text. Before the first one about a node the model is told what the node is (``OPENING``), unless the
-                question says with ``<graph>`` itself where the graph tokens go.
-            stream: Return an iterator over the pieces of the answer, each written when it is asked for.
-            max_new_tokens: The answer is cut after so many tokens.
-            temperature: 0 takes the likeliest token each time; above that, tokens are drawn.
-            seed: Of the draw.
-
-        Returns:
-            The answer without space around it, or its pieces, which are the same when joined.
-
-        Raises:
-            DataError: the conversation is longer than ``model.max_length``, or ``<graph>`` stands where no graph tokens can go.
-            GraphGPTError: ``max_new_tokens`` or ``temperature`` is out of range.
-        """
-        if max_new_tokens < 1 or temperature < 0:
-            raise GraphGPTError(
-                f"ask: max_new_tokens must be at least 1 and temperature at least 0; found {max_new_tokens} and {temperature}."
-            )
-        message = self._turn(question)
-        prompt = self._last = self._read(message)
-        assistant = self.assistant
-        pieces = write_answer(
-            assistant.model,
-            assistant.processor,
-            prompt,
-            max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            turn=assistant._lock,
-        )
-        answer = self._remembered(message, pieces)
-        return answer if stream else "".join(answer)
-
-    def prompt(self) -> str:
-        """What the model read for the last answer (before the first: what it will read, without the question), as text."""
-        return self.assistant.shown(self._last or self._read(self._turn("")))
-
-    def _turn(self, question: str) -> Message:
-        begins = self.node is not None and all(message.role == "system" for message in self.messages)
-        places = count_places(question, "graph")
-        if places > begins:
-            stands = amount(places, "time")
-            raise DataError(f"ask: {placeholder('graph')} may stand once, in the first question about a node; here it stands {stands}.")
-        if places:
-            return Message("user", *placed(question, {"graph": iter(self._opening.inputs)}))
-        return Message("user", *((*self._opening.content[:-1], f"{self._opening.content[-1]}{question}") if begins else (question,)))
-
-    def _read(self, message: Message) -> Example:
-        with self.assistant._lock:
-            try:
-                return self.assistant.processor.prompt(Instruction(id="conversation", messages=(*self.messages, message)))
-            except DataError as error:
-                raise DataError(f"{error} A new conversation begins short." if self.messages else str(error)) from error
-
-    def _remembered(self, message: Message, pieces: Iterator[str]) -> Answer:
-        """Passes the pieces on; what was heard so far is in the history at any time, so that a stream may be left open."""
-        before, heard = [*self.messages], ""
-        for piece in pieces:
-            heard += piece
-            self.messages = [*before, message, Message("assistant", heard)]
-            yield piece
-        self.messages = [*before, message, Message("assistant", heard)]
 
 
 def _open(
@@ -562,28 +453,9 @@ def _check_width(graph: TextAttributedGraph, trained: Mapping[str, Any], reader:
         raise DataError(problem)
 
 
-def _no_split(graph: TextAttributedGraph) -> Tensor:
-    return torch.full((graph.num_nodes,), -1, dtype=torch.int8)
-
-
-def _parsed(registry: Registry[Any], node: dict[str, Any], key: str) -> Any:
-    """The typed config of a registered thing, from a part of a config file.
-
-    Raises:
-        ConfigError: all its problems.
-    """
-    cls = registry.get(node["name"])
-    problems: list[str] = []
-    config = parse(cls.Config, node, problems, key)
-    problems += [] if problems else cls.problems(config)
-    if problems:
-        raise ConfigError(problems)
-    return config
-
-
 def _shipped_task(name: str) -> Any:
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "task" / f"{name}.yaml"), resolve=True)
-    return _parsed(TASKS, shipped, "task")
+    return typed_config(TASKS, shipped, "task")
 
 
 def _questions(experiment: dict[str, Any]) -> tuple[dict[str, Any], dict[str, TaskConfig]]:
@@ -593,7 +465,7 @@ def _questions(experiment: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Ta
     if task["name"] == "mixture":
         parts = [part["task"] for part in task["parts"].values()]
         dataset = next(iter(task["parts"].values())).get("dataset") or dataset
-    return dataset, {part["name"]: _parsed(TASKS, part, "task") for part in reversed(parts) if part["name"] in ASKED}
+    return dataset, {part["name"]: typed_config(TASKS, part, "task") for part in reversed(parts) if part["name"] in ASKED}
 
 
 def _base_dataset(own: dict[str, Any]) -> DatasetConfig:

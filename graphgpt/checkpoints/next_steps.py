@@ -93,7 +93,9 @@ def _next_stage(experiment: Mapping[str, Any], folder: Path) -> list[Step]:
 
 
 def _talk(experiment: Mapping[str, Any], folder: Path) -> list[Step]:
-    return [("Ask it about a node", f"graphgpt chat {shlex.quote(str(folder))}")] if "text_encoder" in experiment["dataset"] else []
+    dataset = experiment["dataset"]
+    about = "a node" if "text_encoder" in dataset else "a picture" if DATASETS.get(dataset["name"]).kind == "images" else None
+    return [(f"Ask it about {about}", f"graphgpt chat {shlex.quote(str(folder))}")] if about else []
 
 
 def _beside(folder: Path) -> list[Step]:

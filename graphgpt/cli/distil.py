@@ -58,8 +58,9 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from graphgpt.assembly import build_task
-    from graphgpt.config.command_line import check_command_line, with_latest
+    from graphgpt.config.command_line import check_command_line
     from graphgpt.config.experiment import ExperimentConfig
+    from graphgpt.config.grammar import with_latest
     from graphgpt.distil.distil import INTERRUPTED, RecordsFile, call_key, distil, summary
     from graphgpt.runners.training.progress import progress_bar
     from graphgpt.tasks.chain_of_thought import ChainOfThought

@@ -16,8 +16,9 @@ from graphgpt.cli.data import add_parser as add_data_parser
 from graphgpt.cli.runs import add_parser as add_runs_parser
 from graphgpt.cli.sweep import add_parser as add_sweep_parser
 from graphgpt.cli.weights import add_parser as add_weights_parser
-from graphgpt.config.command_line import read_command_line, with_latest
+from graphgpt.config.command_line import read_command_line
 from graphgpt.config.experiment import ExperimentConfig
+from graphgpt.config.grammar import with_latest
 from graphgpt.errors import GraphGPTError, nearest
 from graphgpt.files.configs import (
     CONFIG_DIR,

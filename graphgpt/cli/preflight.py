@@ -10,6 +10,7 @@ from torch import nn
 
 from graphgpt.assembly import build_model, build_runner, build_task
 from graphgpt.errors import GraphGPTError, amount
+from graphgpt.models.llm import weight_dtype
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.models.quantization import weight_bytes
 from graphgpt.prompts.processor import Processor
@@ -116,7 +117,7 @@ def _memory(experiment: Any, modules: Mapping[str, Any], parts: dict[str, int], 
     """Weights, gradients with two moments, and activations: about 34 hidden-size numbers per token and layer, or one where they are
     computed again."""
     model, llm = experiment.model, modules["llm"]
-    dtype = getattr(torch, model.llm.dtype)
+    dtype = weight_dtype(model.llm)
     weights = weight_bytes(llm, model.quantization, dtype)
     weights += 4 * (trained["llm"] + sum(count for name, count in parts.items() if name != "llm"))
     moments = 2 if "8bit" in experiment.runner.optimizer["_target_"] else 8

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """``graphgpt sweep``."""
-    from graphgpt.config.command_line import with_latest
+    from graphgpt.config.grammar import with_latest
     from graphgpt.sweeps.sweep import sweep
 
     names = ("metric", "direction", "trials", "sampler", "parallel", "prune")

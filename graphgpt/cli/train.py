@@ -5,8 +5,9 @@ from pathlib import Path
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 
-from graphgpt.config.command_line import check_command_line, quoted
+from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig
+from graphgpt.config.grammar import quoted
 from graphgpt.files.configs import CONFIG_DIR
 from graphgpt.launch.program import launch, run, speaks
 

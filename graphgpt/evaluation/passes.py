@@ -27,9 +27,9 @@ VARIANTS = {
     "none": ("", "this model"),
     "no_graph": ("Graph tokens removed", "the same model, without graphs"),
     "no_image": ("Image tokens removed", "the same model, without pictures"),
-    "zeroed": ("Node features zeroed", "the same model"),
-    "shuffled": ("Node features shuffled", "the same model, within each subgraph"),
-    "other_node": ("Another item's subgraph", "the same model"),
+    "zeroed": ("Inputs zeroed", "the same model"),
+    "shuffled": ("Inputs shuffled", "the same model, within each of them"),
+    "other_node": ("Another item's inputs", "the same model"),
     "no_text": ("Own text hidden", "the same model, tokens of inputs only"),
     "llm": (NAMES["llm"], "no tokens of inputs, no adapters"),
 }

@@ -12,6 +12,9 @@ from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.prompts.processor import Example, Processor
 
+#: Choices that are scored in one pass where there is but one prompt.
+AT_ONCE = 64
+
 
 class Answers(Reads, Protocol):
     """What of a model answers."""
@@ -85,6 +88,7 @@ def answers(
     prompts = [model.processor.prompt(instruction) for instruction in instructions]
     possible = [model.processor.answer(name) for name in candidates or ()]
     own = [[model.processor.answer(name) for name in instruction.choices] for instruction in instructions]
+    alone = _without_inputs(model, instructions, own)
     writes = settings.generate or not possible
     with torch.inference_mode():
         prefix = prefix_of(model, prompts)
@@ -96,8 +100,8 @@ def answers(
         if possible:
             parts = (asked[at : at + settings.batch_size] for at in range(0, len(asked), settings.batch_size))
             if any(own[first : first + size]):
-                pairs = zip(asked, own[first : first + size], strict=True)
-                scores = [score(model, [prompt], choices or possible, prefix)[0].tolist() for prompt, choices in pairs]
+                pairs = zip(asked, own[first : first + size], alone[first : first + size], strict=True)
+                scores = [(score(model, [one], choices or possible, prefix)[0] - bare).tolist() for one, choices, bare in pairs]
             else:
                 scores = [row for part in parts for row in score(model, part, possible, prefix).tolist()]
         if writes:
@@ -113,3 +117,31 @@ def answers(
                 references=instruction.references,
                 choices=instruction.choices,
             )
+
+
+def _without_inputs(model: Answers, instructions: Sequence[Instruction], own: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
+    """Log-likelihood of every question's own choices without its inputs, where they count relative to that; else 0.
+
+    Without inputs most questions are one, and each choice is scored once after it.
+    """
+    bare: dict[tuple[int, ...], Example] = {}
+    wanted: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
+    places: list[tuple[int, ...] | None] = []
+    for instruction, mine in zip(instructions, own, strict=True):
+        if not instruction.relative:
+            places.append(None)
+            continue
+        prompt = model.processor.prompt(instruction.without())
+        bare[prompt.ids] = prompt
+        wanted.setdefault(prompt.ids, {}).update((tuple(choice), 0.0) for choice in mine)
+        places.append(prompt.ids)
+    for ids, found in wanted.items():
+        choices: list[tuple[int, ...]] = [*found]
+        for first in range(0, len(choices), AT_ONCE):
+            some = choices[first : first + AT_ONCE]
+            for choice, value in zip(some, score(model, [bare[ids]], some)[0].tolist(), strict=True):
+                found[choice] = value
+    return [
+        torch.zeros(()) if place is None else torch.tensor([wanted[place][tuple(choice)] for choice in mine])
+        for place, mine in zip(places, own, strict=True)
+    ]

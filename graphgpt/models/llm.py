@@ -47,8 +47,8 @@ class LLMConfig:
     """Hub id, local folder, ``package:NAME`` for the GGUF file inside an installed package, or ``random:tiny``."""
     revision: Annotated[str | None, ActsWith(path=Condition(" on a hub", lambda path: _is_on_hub(path)))] = None
     """Branch, tag or commit on the hub."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Of the weights; ``auto`` is bfloat16 where this machine multiplies in it, else float32."""
     attn_implementation: Annotated[Literal["sdpa", "eager"], BeforeValidator(_takes_a_mask)] = "sdpa"
     """Attention kernel; both take the token tree's mask."""
     train: bool = False
@@ -113,6 +113,19 @@ def load_tokenizer(config: LLMConfig) -> Any:
         return AutoTokenizer.from_pretrained(_folder(config), revision=config.revision, trust_remote_code=False)
 
 
+def weight_dtype(config: LLMConfig) -> torch.dtype:
+    """What a language model's weights are loaded as."""
+    found: torch.dtype = getattr(torch, config.dtype if config.dtype != "auto" else "bfloat16" if _multiplies_in_bfloat16() else "float32")
+    return found
+
+
+def _multiplies_in_bfloat16() -> bool:
+    """Whether this machine has units for it; without them it is slower than 32 bits."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
 def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) -> Any:
     """The model, frozen, in eval mode; on the processor, or, quantized, on this process's GPU where there is one.
 
@@ -128,7 +141,7 @@ def load_llm(config: LLMConfig, quantization: QuantizationConfig | None = None) 
         return AutoModelForCausalLM.from_config(load_config(config)).requires_grad_(False).eval()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-    dtype = getattr(torch, config.dtype)
+    dtype = weight_dtype(config)
     arguments = {"config": load_config(config), "dtype": dtype, "attn_implementation": config.attn_implementation}
     fewer_bits = {} if quantization is None or not quantization.active else loading_arguments(quantization, dtype)
     if _is_random(config):

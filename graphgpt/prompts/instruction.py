@@ -76,6 +76,8 @@ class Instruction:
         truth: Index of the right answer among the task's candidates, None where the task has none.
         references: All right answers where there are several, of which the last message is one.
         choices: The candidates, where each question has its own.
+        relative: Whether a choice counts by how much likelier the inputs make it, and not by how likely it is: where choices are texts that
+            differ in that by themselves (Holtzman et al., arXiv:2104.08315, section 3).
         texts: What of the messages, literally, a prompt that is too long may be shortened by: texts that say less when they are cut, not
             the question. None of the answer.
         limits: Config keys of what keeps it from being longer still, so that lower values make it shorter.
@@ -86,6 +88,7 @@ class Instruction:
     truth: int | None = None
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    relative: bool = False
     texts: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
 

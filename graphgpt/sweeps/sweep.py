@@ -27,12 +27,14 @@ from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
-from graphgpt.config.command_line import CommandLine, quoted, read_command_line, read_sweeps
+from graphgpt.config.command_line import CommandLine, read_command_line
 from graphgpt.config.compatibility import logged_metrics, metric_problems, unknown_metric
+from graphgpt.config.composition import read_sweeps
 from graphgpt.config.experiment import ExperimentConfig
+from graphgpt.config.grammar import quoted
 from graphgpt.errors import ConfigError, GraphGPTError, Interrupted, amount
 from graphgpt.files.atomic import new_folder, write_json, write_text
-from graphgpt.launch.program import SWEEP, check_started, read_sweep
+from graphgpt.launch.sweep import SWEEP, check_started, read_sweep
 from graphgpt.machine.installation import program, typed
 from graphgpt.machine.processors import threads
 from graphgpt.metrics import Declared

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from graphgpt.errors import DataError, amount
@@ -45,7 +46,7 @@ class GraphTask(WordedTask):
         config: The task's ``Config``.
         graph: With features.
         dataset: What the prompts call things, and how subgraphs are sampled.
-        split: Index into ``SPLITS`` per node, shape ``[n]``, int8.
+        split: Index into ``SPLITS`` per node, shape ``[n]``, int8; None where nodes are asked about that nobody has split.
     """
 
     reads: ClassVar[Kind] = "graph"
@@ -53,8 +54,8 @@ class GraphTask(WordedTask):
     dataset_words = WORDS
     places: ClassVar[Mapping[str, int]] = {"graph": 1}
 
-    def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor) -> None:
-        super().__init__(config, dataset, split)
+    def __init__(self, config: Any, graph: TextAttributedGraph, dataset: DatasetConfig, split: Tensor | None = None) -> None:
+        super().__init__(config, dataset, torch.full((graph.num_nodes,), -1, dtype=torch.int8) if split is None else split)
         self.graph = graph
 
     @classmethod

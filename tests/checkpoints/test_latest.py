@@ -13,8 +13,9 @@ from helpers import build_for, csv_overrides
 from graphgpt.checkpoints.folder import find_checkpoint, named_checkpoint, save_checkpoint
 from graphgpt.cli.evaluate import main as evaluate
 from graphgpt.cli.train import main as train
-from graphgpt.config.command_line import check_command_line, with_latest
+from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import ExperimentConfig
+from graphgpt.config.grammar import with_latest
 from graphgpt.errors import CheckpointError, ConfigError
 from graphgpt.models.tower import find_tower
 

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from helpers import csv_overrides
 
-from graphgpt.config.command_line import check_command_line, in_grammar, quoted, read_command_line
+from graphgpt.config.command_line import check_command_line, read_command_line
 from graphgpt.config.experiment import EvaluationConfig, ExperimentConfig
+from graphgpt.config.grammar import in_grammar, quoted
 from graphgpt.errors import ConfigError
-from graphgpt.launch.program import launch, read_arguments
+from graphgpt.launch.arguments import read_arguments
+from graphgpt.launch.program import launch
 from graphgpt.words import EVALUATION, WORDS
 
 
@@ -165,7 +167,7 @@ def test_quoted(value: str) -> None:
         ),
         ("model.lora.r=1", "model.lora.r: unknown key. Here it is model.lora.rank."),
         ("epochs=1", "epochs: unknown key. Here it is runner.epochs (from which the steps are worked out)."),
-        ("start=latest", "start: unknown key. Here it is stage1."),
+        ("start=latest", "start: unknown key. Here it is start_from."),
         ("seed_everything=1", "seed_everything: unknown key. Here it is seed."),
         ("name=a/b", "name: 'a/b' is to be part of the run folder's name; leave slashes and control characters out, such as name=mine."),
         (f"name={'x' * 300}", f"name: '{'x' * 20}...' has 300 bytes, but names the run's folder; expected at most 100."),

@@ -7,7 +7,8 @@ import pytest
 from helpers import csv_overrides
 
 from graphgpt.cli.main import main
-from graphgpt.config.command_line import check_command_line, compose_unchecked
+from graphgpt.config.command_line import check_command_line
+from graphgpt.config.composition import compose_unchecked
 from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError
 from graphgpt.files.configs import VARIABLE, config_groups, options, own_folders, with_folders

@@ -66,13 +66,13 @@ def test_it_learns_and_is_reported_beside_the_baselines(run: Path, tmp_path: Pat
     rows = {row["name"]: row["metrics"] for row in result["rows"]}
     assert [*rows] == [
         "Graph neural network",
-        "Node features zeroed",
-        "Node features shuffled",
-        "Another item's subgraph",
+        "Inputs zeroed",
+        "Inputs shuffled",
+        "Another item's inputs",
         "Majority class",
         "GCN",
     ]
-    assert rows["Graph neural network"]["accuracy"] > rows["Node features zeroed"]["accuracy"]
+    assert rows["Graph neural network"]["accuracy"] > rows["Inputs zeroed"]["accuracy"]
     assert result["leakage"] is None
     compared = evaluated(run, tmp_path / "again", f"compare.gnn={tmp_path}", "ablation=none", "baselines=false")
     assert compared["rows"][0]["metrics"] == compared["rows"][1]["metrics"]

@@ -410,9 +410,9 @@ def test_all_ablations(checkpoint: Path, run: Evaluate) -> None:
     assert list(rows_of(result)) == [
         "Graph tokens",
         "Graph tokens removed",
-        "Node features zeroed",
-        "Node features shuffled",
-        "Another item's subgraph",
+        "Inputs zeroed",
+        "Inputs shuffled",
+        "Another item's inputs",
         "Own text hidden",
         "Language model alone",
     ]

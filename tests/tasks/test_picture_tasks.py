@@ -83,6 +83,13 @@ def test_a_name_is_chosen_among_others_of_its_split(make: Callable[..., Any]) ->
     assert set(asked.choices) <= others
     assert first(task, training=True).choices == ()
     assert {tuple(first(task, seed=seed).choices) for seed in range(5)} != {asked.choices}
+    # In how likely titles are by themselves they differ: what counts is what the picture adds.
+    assert asked.relative
+    classed = first(make("image_naming", *EMOJI, choices=4, with_class=True))
+    classes = task.collection.class_names
+    assert all(name.partition(": ")[0] in classes for name in classed.choices) and classed.messages[-1].text.endswith(
+        asked.messages[-1].text
+    )
 
 
 def test_captions_may_be_any_of_several(make: Callable[..., Any]) -> None:
@@ -170,7 +177,7 @@ def test_the_stages_follow_each_other_and_are_evaluated(tmp_path: Path) -> None:
     assert set(found) == {"classes", "names", "yes_no", "captions"}
     rows = {part: [row["name"] for row in one["rows"]] for part, one in found.items()}
     floors = ["Logistic regression on pooled states", "Nearest neighbor on pooled states"]
-    ablations = ["Image tokens", "Image tokens removed", "Node features zeroed"]
+    ablations = ["Image tokens", "Image tokens removed", "Inputs zeroed"]
     assert rows["classes"] == [*ablations, "Majority class", *floors]
     assert rows["names"] == [*ablations, *floors] and rows["yes_no"] == [*ablations, "Majority class"]
     assert set(found["captions"]["rows"][0]["metrics"]) >= {"rouge_l"}
