@@ -101,7 +101,13 @@ def answers(
             parts = (asked[at : at + settings.batch_size] for at in range(0, len(asked), settings.batch_size))
             if any(own[first : first + size]):
                 pairs = zip(asked, own[first : first + size], alone[first : first + size], strict=True)
-                scores = [(score(model, [one], choices or possible, prefix)[0] - bare).tolist() for one, choices, bare in pairs]
+                scores = [
+                    # Without inputs nothing is added to what was scored already.
+                    [0.0] * len(choices)
+                    if bare.ndim and not one.inputs
+                    else (score(model, [one], choices or possible, prefix)[0] - bare).tolist()
+                    for one, choices, bare in pairs
+                ]
             else:
                 scores = [row for part in parts for row in score(model, part, possible, prefix).tolist()]
         if writes:
