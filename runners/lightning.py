@@ -405,9 +405,10 @@ def with_steps(experiment: Any, items: Tensor) -> Any:
 
 def _untrained(rate: str, model: Any) -> str:
     """Why a learning rate, or a weight decay, is that of nothing."""
-    if rate == "llm" and hasattr(model, "lora"):
+    reads_words = MODELS.get(model.name).reads_words
+    if rate == "llm" and reads_words:
         return "acts only with model.llm.train=true, and that is false."
-    if rate == "lora" and hasattr(model, "lora"):
+    if rate == "lora" and reads_words:
         return "acts only with model.lora.rank above 0, and that is 0."
     towers = MODELS.get(model.name).towers(model)
     if rate == "tower" and towers and not any(tower.train for tower in towers.values()):

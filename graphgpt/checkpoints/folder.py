@@ -172,7 +172,7 @@ def hand_over_problems(path: str, model: Any) -> list[str]:
     """What keeps a model of this configuration from starting at the checkpoint ``start_from``; reads no weights."""
     folder = find_checkpoint(path)
     theirs = read_manifest(folder)["model"]
-    if (folder / LLM).is_dir() and hasattr(model, "llm"):
+    if (folder / LLM).is_dir() and MODELS.get(model.name).reads_words:
         if not model.llm.train and Path(model.llm.path) != folder / LLM:
             return [
                 f"start_from: {path} has trained its language model: go on with it by model.llm.train=true, or stand on it by "

@@ -25,7 +25,7 @@ def combination_problems(model: Any, runner: Any) -> list[str]:
         )
     if optimizer.startswith(BITSANDBYTES) and strategy is not None and strategy.name == "fsdp":
         found.append(f"runner.optimizer: {optimizer} knows no weights that are cut among processes (fsdp); use runner/optimizer=adamw.")
-    if strategy is not None and strategy.shards_weights and not hasattr(model, "lora"):
+    if strategy is not None and strategy.shards_weights and not MODELS.get(model.name).reads_words:
         found.append(
             f"runner.strategy.name: '{strategy.name}' cuts large models among processes, and model.name={model.name} is small; "
             "use runner/strategy=ddp."

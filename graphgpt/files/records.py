@@ -25,7 +25,7 @@ def read_record(file: Path, shape: type[T], what: str, error: type[GraphGPTError
     """The content of a JSON file, or, by its suffix, a YAML file.
 
     Args:
-        file: It.
+        file: Named in messages.
         shape: What it has to be.
         what: What it is called in messages, with its article: *manifest.json cannot be read as a manifest: it has no 'task'.*
         error: Class of the error.

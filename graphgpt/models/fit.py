@@ -45,7 +45,7 @@ def check_weights(what: str, tensor: "Tensor") -> None:
 
     Args:
         what: Begins the message: the tensor and where it is from.
-        tensor: It.
+        tensor: As it was read.
 
     Raises:
         CheckpointError: it holds something else than floating-point numbers, or one that is not finite as float32.

@@ -13,7 +13,7 @@ from graphgpt.prompts.prediction import AnswerSettings, Prediction
 from graphgpt.registry import TASKS, TEXT_ENCODERS, TOWERS
 
 
-class Example(Protocol):
+class AnyExample(Protocol):
     """What a model reads of one sample."""
 
     @property
@@ -27,7 +27,7 @@ class Example(Protocol):
         ...
 
 
-class Batch(Protocol):
+class AnyBatch(Protocol):
     """Examples that go through a model together."""
 
     @property
@@ -37,7 +37,7 @@ class Batch(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """What it costs, in the units of ``Example.num_tokens``."""
+        """What it costs, in the units of ``AnyExample.num_tokens``."""
         ...
 
     def to(self, device: Any) -> Any:
@@ -49,11 +49,11 @@ class Reader(Protocol):
     """Turns samples into batches. Light: every process that prepares data gets a copy."""
 
     def read(self, instructions: Sequence[Instruction]) -> list[Any]:
-        """An :class:`Example` of each."""
+        """An :class:`AnyExample` of each."""
         ...
 
     def collate(self, examples: Sequence[Any]) -> Any:
-        """One :class:`Batch` of them."""
+        """One :class:`AnyBatch` of them."""
         ...
 
 

@@ -128,7 +128,16 @@ class Instruction:
     @property
     def prompt(self) -> str:
         """What is asked, as one text to be shown; ``<graph: 5 tokens>`` where an input stands."""
-        return "\n\n".join(message.shown for message in self.messages[:-1])
+        return "".join(piece for piece, _ in self.pieces)
+
+    @property
+    def pieces(self) -> list[tuple[str, bool]]:
+        """The same in pieces, each with whether it stands for an input."""
+        found: list[tuple[str, bool]] = []
+        for message in self.messages[:-1]:
+            found += [("\n\n", False)] if found else []
+            found += [(part, False) if isinstance(part, str) else (part.shown, True) for part in message.content]
+        return [piece for piece in found if piece[0]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ class Sample:
     Args:
         id: Of the sample.
         title: What its nodes are called.
-        prompt: What the model read, with each run of graph tokens as ``<graph: 14 tokens>``.
+        prompt: What the model read, in pieces, each with whether it stands for an input (``<graph: 14 tokens>``).
         pictures: What stood behind the image tokens, small, as addresses that hold the picture itself.
         subgraphs: What stood behind the graph tokens, in their order; none for a question of text only.
         truth: The right answer.
@@ -106,7 +106,7 @@ class Sample:
 
     id: str
     title: str
-    prompt: str
+    prompt: Sequence[tuple[str, bool]]
     subgraphs: list[Neighborhood]
     pictures: list[str]
     truth: str
@@ -116,6 +116,11 @@ class Sample:
     metrics: dict[str, float] = field(default_factory=dict)
     right: bool | None = None
     answers: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def characters(self) -> int:
+        """Length of the prompt."""
+        return sum(len(piece) for piece, _ in self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +237,11 @@ def _render(report: Report) -> str:
         charts=_charts(report),
         confusion=_confusion(report.class_names, report.confusion) if any(map(any, report.confusion)) else None,
         samples=[
-            (sample, [drawing for part in sample.subgraphs if (drawing := _drawing(part, report.class_names))], _tokens(sample.prompt))
+            (
+                sample,
+                [drawing for part in sample.subgraphs if (drawing := _drawing(part, report.class_names))],
+                sample.characters,
+            )
             for sample in report.samples
         ],
     )
@@ -256,11 +265,6 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
-
-
-def _tokens(prompt: str) -> list[tuple[str, bool]]:
-    """The prompt in pieces, each with whether it stands for graph tokens."""
-    return [(piece, i % 2 == 1) for i, piece in enumerate(re.split(r"(<(?:graph|image): [^<>]*>)", prompt)) if piece]
 
 
 # Curves

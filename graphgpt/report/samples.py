@@ -38,7 +38,7 @@ def shown_sample(task: Task, instruction: Instruction, prediction: Prediction) -
     return Sample(
         id=prediction.id,
         title=_title(graph, nodes, instruction) or prediction.id,
-        prompt=instruction.prompt,
+        prompt=instruction.pieces,
         pictures=[thumbnail(item) for item in instruction.inputs if isinstance(item, ImageInput)],
         subgraphs=[_neighborhood(graph, subgraph) for subgraph in subgraphs_of(instruction)] if graph else [],
         truth=prediction.expected,

@@ -95,7 +95,7 @@ class Run:
     """One run folder.
 
     Args:
-        folder: It.
+        folder: Where it lies.
         settings: Its ``config.yaml``, by keys joined with dots.
         state: ``finished``, ``failed``, ``pruned`` or ``unfinished`` (still going, or cut off).
         scores: Of a training run, what evaluations of its checkpoint found and its last validation; of an evaluation, its own. As

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from graphgpt.errors import SampleTooLong
-from graphgpt.models.model import Batch, Example, Reader
+from graphgpt.models.model import AnyBatch, AnyExample, Reader
 from graphgpt.tasks.task import Task, generator
 
 Key = tuple[int, int]
@@ -27,7 +27,7 @@ def mix(*numbers: int) -> int:
     return state >> 1
 
 
-class Examples(Dataset[Example]):
+class Examples(Dataset[AnyExample]):
     """Samples as a model reads them, by (epoch, item).
 
     Args:
@@ -45,10 +45,10 @@ class Examples(Dataset[Example]):
         self.training = training
         self.instead = instead
 
-    def __getitem__(self, key: Key) -> Example:
+    def __getitem__(self, key: Key) -> AnyExample:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Example]:
+    def __getitems__(self, keys: Sequence[Key]) -> list[AnyExample]:
         """Those of a step, for which the loader asks together."""
         instructions = [self.task.instruction(item, seed=mix(self.seed, epoch, item), training=self.training) for epoch, item in keys]
         try:
@@ -60,7 +60,7 @@ class Examples(Dataset[Example]):
                 return [example for key in keys for example in self.__getitems__([key])]
             return [self._next(*keys[0])]
 
-    def _next(self, epoch: int, item: int) -> Example:
+    def _next(self, epoch: int, item: int) -> AnyExample:
         """The sample of the first item after ``item`` that can be read; of none, its own error."""
         assert self.instead is not None
         start = int(torch.searchsorted(self.instead, item, right=True))
@@ -68,7 +68,7 @@ class Examples(Dataset[Example]):
             other = int(self.instead[place % len(self.instead)])
             instruction = self.task.instruction(other, seed=mix(self.seed, epoch, other), training=self.training)
             with contextlib.suppress(SampleTooLong):
-                example: Example = self.reader.read([instruction])[0]
+                example: AnyExample = self.reader.read([instruction])[0]
                 return example
         raise SampleTooLong("No training sample is short enough for model.max_length; raise it, or set model.too_long=cut.")
 
@@ -132,8 +132,8 @@ class MicroBatches:
     size: int | None = None
     tokens: int | None = None
 
-    def __call__(self, examples: Sequence[Example]) -> list[Batch]:
-        parts: list[list[Example]] = []
+    def __call__(self, examples: Sequence[AnyExample]) -> list[AnyBatch]:
+        parts: list[list[AnyExample]] = []
         for example in sorted(examples, key=lambda example: -example.num_tokens):
             full = not parts or len(parts[-1]) == self.size
             if full or (self.tokens is not None and sum(other.num_tokens for other in [*parts[-1], example]) > self.tokens):

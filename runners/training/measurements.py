@@ -19,7 +19,7 @@ from graphgpt.errors import GraphGPTError, amount
 from graphgpt.files.atomic import write_text
 from graphgpt.files.records import read_lines
 from graphgpt.models.answering import generate
-from graphgpt.models.model import Batch, Model
+from graphgpt.models.model import AnyBatch, Model
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.instruction import Instruction
 from graphgpt.prompts.prediction import AnswerSettings, Prediction
@@ -105,7 +105,7 @@ class Measurements(Callback):
         self._waited, self._samples, self._tokens = self.wait.seconds, 0, 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Sequence[Batch], batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Sequence[AnyBatch], batch_idx: int
     ) -> None:
         self._samples += sum(len(micro.ids) for micro in batch)
         self._tokens += sum(micro.num_tokens for micro in batch)
@@ -131,7 +131,7 @@ class Measurements(Callback):
         self._paused = time.perf_counter()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._validation.add(outputs)
 

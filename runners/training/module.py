@@ -14,7 +14,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from graphgpt.checkpoints.upgrade import parameter_name
 from graphgpt.errors import CheckpointError, GraphGPTError
-from graphgpt.models.model import Batch, Model
+from graphgpt.models.model import AnyBatch, Model
 from graphgpt.runners.training.callbacks import figures
 from graphgpt.runners.training.data import mix
 from graphgpt.runners.training.measurements import ValidationScores
@@ -74,7 +74,7 @@ class ModelModule(LightningModule):
             logger.log_metrics(metrics, step=-1)
         rank_zero_only(log.info)("Before the first step: %s", figures(metrics))
 
-    def training_step(self, batch: Sequence[Batch], batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Sequence[AnyBatch], batch_idx: int) -> dict[str, Any]:
         """One optimizer step.
 
         Returns:
@@ -105,7 +105,7 @@ class ModelModule(LightningModule):
         scheduler.step()
         return {"ids": ids, "losses": each}
 
-    def _shares(self, batch: Sequence[Batch]) -> list[Tensor] | None:
+    def _shares(self, batch: Sequence[AnyBatch]) -> list[Tensor] | None:
         """What each sample of each pass counts in this process's loss, of which distributed training takes the mean; None: all alike.
 
         Tokens are counted over all processes and passes first: a mean of means would weigh a token by who it is together with.
@@ -133,7 +133,7 @@ class ModelModule(LightningModule):
         norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf"))
         self.log("grad_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: AnyBatch, batch_idx: int) -> dict[str, Any]:
         """What the model finds of validation samples; of those that only keep this process in step with the others, none counts."""
         found = self.model.validate(batch)
         if not self.trainer.datamodule.counts(batch_idx, self.global_rank):  # type: ignore[attr-defined]

@@ -12,8 +12,8 @@ from graphgpt.errors import GraphGPTError
 from graphgpt.models.model import Model, Reader
 from graphgpt.models.multimodal_llm import PromptReader
 from graphgpt.runners.training.data import Examples, Key, MicroBatches, StepSampler, chunks, mix, spread
-from graphgpt.runners.training.fitting import tokens_that_fit
 from graphgpt.runners.training.lengths import look, readable
+from graphgpt.runners.training.memory import tokens_that_fit
 from graphgpt.tasks.task import Task, generator
 
 

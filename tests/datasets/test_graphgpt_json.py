@@ -42,7 +42,7 @@ from graphgpt.datasets.graphgpt_json import GraphgptJson, MalformedRecord, Recor
 from graphgpt.errors import DataError
 from graphgpt.files.atomic import cache_dir
 from graphgpt.files.json_array import BrokenArray, elements
-from graphgpt.graphs import json_array
+from graphgpt.files import json_array
 from graphgpt.graphs.released import GraphFile, locate, open_graph_file
 from graphgpt.registry import DATASETS
 

@@ -43,7 +43,7 @@ def make_sample(**changes: object) -> Sample:
         pictures=[],
         id="library/re.compile",
         title="re.compile",
-        prompt="Nodes: <graph: 4 tokens>. Which chapter? 1 < 2",
+        prompt=[("Nodes: ", False), ("<graph: 4 tokens>", True), (". Which chapter? 1 < 2", False)],
         subgraphs=[make_subgraph()],
         truth="Text",
         answer="Text",
@@ -251,7 +251,7 @@ def test_escapes_everything(tmp_path: Path) -> None:
             make_sample(
                 id=EVIL,
                 title=EVIL,
-                prompt=EVIL,
+                prompt=[(EVIL, False)],
                 subgraphs=[make_subgraph(nodes=[EVIL] * 4, classes=[0, 1, 0, 5])],
                 truth=EVIL,
                 answer=EVIL,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphgpt.graphs.graph import TextAttributedGraph
 from graphgpt.runners.training.data import Examples
-from graphgpt.runners.training.fitting import tokens_that_fit
+from graphgpt.runners.training.memory import tokens_that_fit
 from graphgpt.runners.training.task_data import TaskData
 
 

@@ -69,7 +69,7 @@ def run(folder: Path, overrides: Sequence[str]) -> Trained:
     task = build_task(experiment)
     model = build_model(experiment, task)
     before, first = state(model), dict[str, Tensor]()
-    hook = model.modalities["graph"].projector.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
+    hook = next(iter(model.modalities.values())).projector.register_forward_pre_hook(lambda *_: first.update(first or state(model)))
     build_runner(experiment).train(model, task, experiment, folder)
     hook.remove()
     return Trained(folder, experiment, model, before, first)
@@ -411,7 +411,7 @@ def test_a_state_is_a_copy(train: Train) -> None:
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphgpt.runners import checkpoint_io
+    from graphgpt.runners.training import checkpoint_io
 
     save = torch.save
 

@@ -7,7 +7,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from graphgpt.models.model import Batch, Example, Model, Reader
+from graphgpt.models.model import AnyBatch, AnyExample, Model, Reader
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 SHARE = 0.5
 
 
-def tokens_that_fit(model: Model, reader: Reader, examples: Sequence[Example]) -> int:
+def tokens_that_fit(model: Model, reader: Reader, examples: Sequence[AnyExample]) -> int:
     """Tokens of the largest pass that fits, over the longest of some samples; tried out, twice as many each time.
 
     On a CUDA device a pass fits if it runs, with room for the optimizer's two moments beside it; on the processor, where
@@ -43,7 +43,7 @@ def tokens_that_fit(model: Model, reader: Reader, examples: Sequence[Example]) -
     return int(tokens)
 
 
-def _runs(model: Model, batch: Batch) -> bool:
+def _runs(model: Model, batch: AnyBatch) -> bool:
     """Whether a pass runs on a CUDA device beside an optimizer's moments."""
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     try:
@@ -58,7 +58,7 @@ def _runs(model: Model, batch: Batch) -> bool:
     return True
 
 
-def _is_small(model: Model, batch: Batch) -> bool:
+def _is_small(model: Model, batch: AnyBatch) -> bool:
     """Whether what a pass keeps for its gradient, attention's own aside, takes no more than its share of the free memory."""
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
