@@ -40,9 +40,9 @@ from torch_geometric.data import Data
 from graphgpt.datasets import graphgpt_json
 from graphgpt.datasets.graphgpt_json import GraphgptJson, MalformedRecord, Records, _read_record, open_records
 from graphgpt.errors import DataError
+from graphgpt.files import json_array
 from graphgpt.files.atomic import cache_dir
 from graphgpt.files.json_array import BrokenArray, elements
-from graphgpt.files import json_array
 from graphgpt.graphs.released import GraphFile, locate, open_graph_file
 from graphgpt.registry import DATASETS
 

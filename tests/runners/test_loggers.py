@@ -17,8 +17,8 @@ from test_training import Trained, run
 from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import ExperimentConfig
 from graphgpt.errors import ConfigError, GraphGPTError
-from graphgpt.runners.training import targets
 from graphgpt.runners.loggers import WandbRun, as_markdown
+from graphgpt.runners.training import targets
 from graphgpt.runs.runs import read_metrics
 
 SERVICES = [name for name in ("wandb", "mlflow", "trackio") if targets._installed(name)]
