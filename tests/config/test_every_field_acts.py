@@ -116,6 +116,7 @@ SHOWN_BY = {
     "dataset/openmoji.*": f"{PICTURES}::test_variants_by_skin_tone_stay_together",
     "dataset/emoji_scenes.*": f"{PICTURES}::test_scenes_follow_from_the_seed",
     "task/image_naming.choices": "tasks/test_picture_tasks.py::test_a_name_is_chosen_among_others_of_its_split",
+    "task/image_naming.with_class": "tasks/test_picture_tasks.py::test_a_name_is_chosen_among_others_of_its_split",
     "task/image_grounding.text_encoder": "tasks/test_picture_tasks.py::test_without_an_encoder_the_names_themselves_are_given",
     "task/visual_question.*": "tasks/test_picture_tasks.py::test_questions_of_other_kinds_are_written",
     "model/multimodal_llm.fusion": "models/test_modalities.py::test_the_short_form_is_one_modality",

@@ -14,7 +14,7 @@ from graphgpt import GraphAssistant
 from graphgpt.assembly import build_model, build_task
 from graphgpt.checkpoints.folder import load_checkpoint, verify_checkpoint
 from graphgpt.checkpoints.trained import FILE, Trained, read_trained, trained_items, write_trained
-from graphgpt.cli.chat import Chat
+from graphgpt.cli.chat import GraphChat
 from graphgpt.cli.main import main
 from graphgpt.config.command_line import check_command_line
 from graphgpt.config.experiment import EvaluationConfig, evaluated_experiment
@@ -285,7 +285,7 @@ def test_a_link_of_a_model_that_never_learned_links_says_so(classified: Path, li
     assert f"{chance:.3f}" == f"{float(chance):.3f}"
     assert chance.remark == f"{remark}task=link_prediction trains that"
     assert repr(chance) == f"{float(chance)!r} ({chance.remark})"
-    Chat(assistant).take("/link 3 17")
+    GraphChat(assistant).take("/link 3 17")
     assert f"P(connected) = {chance:.3f} ({remark}" in capsys.readouterr().out
     links = GraphAssistant.from_pretrained(linked, device="cpu")
     assert links.link(3, 17).remark == ""
