@@ -1,5 +1,6 @@
 """GraphGPT: a language model learns to read graphs, pictures and whatever else has an encoder, through tokens."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from graphgpt.machine.installation import CHECKOUT
@@ -17,14 +18,11 @@ if CHECKOUT is not None:
     __path__.append(str(CHECKOUT))
 
 
+#: Imported when they are asked for: with them come torch and transformers, which `graphgpt ls` can do without.
+_LATER = {"Assistant": "graphgpt.assistant.assistant", "GraphAssistant": "graphgpt.assistant.graph_assistant"}
+
+
 def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: with it come torch and transformers, which `graphgpt ls` can do without.
-    if name == "Assistant":
-        from graphgpt.assistant.assistant import Assistant
-
-        return Assistant
-    if name == "GraphAssistant":
-        from graphgpt.assistant.graph_assistant import GraphAssistant
-
-        return GraphAssistant
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """A trained model, called from Python: free questions, with pictures or without, and how likely answers are."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -59,7 +59,7 @@ class Assistant:
         data = read_manifest(folder).get("data", {})
         width = next((part["features"] for part in data.get("parts", {"": data}).values() if "features" in part), None)
         facts = TaskFacts(task="", widths={} if width is None else {"graph": width})
-        return cls(loaded_model(folder, model_config(folder), facts, device), trained=read_trained(folder))
+        return cls(loaded_model(folder, model_config(folder, checkpoint_experiment(folder)), facts, device), trained=read_trained(folder))
 
     def answer(self, messages: Sequence[Message], *, max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0) -> Answer:
         """The next turn of a conversation, piece by piece; nothing of it is kept.
@@ -154,14 +154,18 @@ class Assistant:
         return found
 
 
-def model_config(folder: Path) -> Any:
+def model_config(folder: Path, experiment: Mapping[str, Any]) -> Any:
     """The typed config of a checkpoint's model, with which one can talk.
+
+    Args:
+        folder: Of the checkpoint.
+        experiment: Its settings.
 
     Raises:
         CheckpointError: one cannot.
         ConfigError: something that it names is not there.
     """
-    config = typed_config(MODELS, checkpoint_experiment(folder)["model"], "model")
+    config = typed_config(MODELS, experiment["model"], "model")
     if not issubclass(MODELS.get(config.name), MultimodalLLM):
         raise CheckpointError(
             f"{folder} is a '{config.name}', with which one cannot talk; score it: {typed('evaluate', f'checkpoint={folder}')}."

@@ -202,7 +202,8 @@ class GraphAssistant(Assistant):
         """
         load_plugins(plugins)
         folder = find_checkpoint(checkpoint)
-        experiment, trained, config = checkpoint_experiment(folder), read_manifest(folder).get("data", {}), model_config(folder)
+        experiment, trained = checkpoint_experiment(folder), read_manifest(folder).get("data", {})
+        config = model_config(folder, experiment)
         own, tasks = _questions(experiment)
         if graph is None:
             dataset = typed_config(DATASETS, own, "dataset")

@@ -93,8 +93,7 @@ def _next_stage(experiment: Mapping[str, Any], folder: Path) -> list[Step]:
 
 
 def _talk(experiment: Mapping[str, Any], folder: Path) -> list[Step]:
-    dataset = experiment["dataset"]
-    about = "a node" if "text_encoder" in dataset else "a picture" if DATASETS.get(dataset["name"]).kind == "images" else None
+    about = {"graph": "a node", "images": "a picture"}.get(DATASETS.get(experiment["dataset"]["name"]).kind)
     return [(f"Ask it about {about}", f"graphgpt chat {shlex.quote(str(folder))}")] if about else []
 
 

@@ -39,11 +39,11 @@ def run_chat(options: argparse.Namespace) -> None:
     """
     from graphgpt.assistant.assistant import Assistant, model_config
     from graphgpt.assistant.graph_assistant import GraphAssistant
-    from graphgpt.checkpoints.folder import find_checkpoint, named_checkpoint
+    from graphgpt.checkpoints.folder import checkpoint_experiment, find_checkpoint, named_checkpoint
 
     folder = named_checkpoint(options.checkpoint)
     written = {"max_new_tokens": options.max_new_tokens, "temperature": options.temperature}
-    if "graph" in (reads := model_config(find_checkpoint(folder)).by_modality):
+    if "graph" in (reads := model_config(find_checkpoint(folder), checkpoint_experiment(folder)).by_modality):
         graph = GraphAssistant.from_pretrained(folder, options.graph, device=options.device)
         chat: Chat = GraphChat(graph, options.system, **written)
         chat.begin(options.node)

@@ -27,9 +27,7 @@ from graphgpt.models.model import Model
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.reader import join
 from graphgpt.registry import MODELS
-from graphgpt.report.breakdowns import (
-    leaks,
-)
+from graphgpt.report.breakdowns import leaks
 from graphgpt.runners.lightning import quiet_libraries
 from graphgpt.runners.training.data import chunks
 from graphgpt.runners.training.prediction import predict

@@ -101,13 +101,7 @@ def answers(
             parts = (asked[at : at + settings.batch_size] for at in range(0, len(asked), settings.batch_size))
             if any(own[first : first + size]):
                 pairs = zip(asked, own[first : first + size], alone[first : first + size], strict=True)
-                scores = [
-                    # Without inputs nothing is added to what was scored already.
-                    [0.0] * len(choices)
-                    if bare.ndim and not one.inputs
-                    else (score(model, [one], choices or possible, prefix)[0] - bare).tolist()
-                    for one, choices, bare in pairs
-                ]
+                scores = [_chosen(model, one, choices or possible, bare, prefix) for one, choices, bare in pairs]
             else:
                 scores = [row for part in parts for row in score(model, part, possible, prefix).tolist()]
         if writes:
@@ -125,29 +119,35 @@ def answers(
             )
 
 
-def _without_inputs(model: Answers, instructions: Sequence[Instruction], own: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
-    """Log-likelihood of every question's own choices without its inputs, where they count relative to that; else 0.
+def _chosen(model: Answers, prompt: Example, choices: Sequence[Sequence[int]], bare: Tensor | None, prefix: Prefix | None) -> list[float]:
+    """What a question's own choices score: their log-likelihood, less that without inputs where they count relative to it."""
+    if bare is not None and not prompt.inputs:
+        return [0.0] * len(choices)
+    found = score(model, [prompt], choices, prefix)[0]
+    values: list[float] = (found if bare is None else found - bare).tolist()
+    return values
+
+
+def _without_inputs(model: Answers, instructions: Sequence[Instruction], own: Sequence[Sequence[Sequence[int]]]) -> list[Tensor | None]:
+    """Log-likelihood of every question's own choices without its inputs; None where they do not count relative to that.
 
     Without inputs most questions are one, and each choice is scored once after it.
     """
-    bare: dict[tuple[int, ...], Example] = {}
-    wanted: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
-    places: list[tuple[int, ...] | None] = []
-    for instruction, mine in zip(instructions, own, strict=True):
-        if not instruction.relative:
-            places.append(None)
-            continue
-        prompt = model.processor.prompt(instruction.without())
-        bare[prompt.ids] = prompt
-        wanted.setdefault(prompt.ids, {}).update((tuple(choice), 0.0) for choice in mine)
-        places.append(prompt.ids)
-    for ids, found in wanted.items():
-        choices: list[tuple[int, ...]] = [*found]
-        for first in range(0, len(choices), AT_ONCE):
-            some = choices[first : first + AT_ONCE]
-            for choice, value in zip(some, score(model, [bare[ids]], some)[0].tolist(), strict=True):
-                found[choice] = value
+    bare = [model.processor.prompt(instruction.without()) if instruction.relative else None for instruction in instructions]
+    asked: dict[tuple[int, ...], Example] = {}
+    wanted: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for prompt, choices in zip(bare, own, strict=True):
+        if prompt is not None:
+            asked[prompt.ids] = prompt
+            wanted.setdefault(prompt.ids, []).extend(map(tuple, choices))
+    known: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
+    for ids, every in wanted.items():
+        once = [*dict.fromkeys(every)]
+        for first in range(0, len(once), AT_ONCE):
+            some = once[first : first + AT_ONCE]
+            scores = score(model, [asked[ids]], some)[0].tolist()
+            known |= {(ids, choice): value for choice, value in zip(some, scores, strict=True)}
     return [
-        torch.zeros(()) if place is None else torch.tensor([wanted[place][tuple(choice)] for choice in mine])
-        for place, mine in zip(places, own, strict=True)
+        None if prompt is None else torch.tensor([known[prompt.ids, tuple(choice)] for choice in choices])
+        for prompt, choices in zip(bare, own, strict=True)
     ]

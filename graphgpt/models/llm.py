@@ -115,7 +115,10 @@ def load_tokenizer(config: LLMConfig) -> Any:
 
 def weight_dtype(config: LLMConfig) -> torch.dtype:
     """What a language model's weights are loaded as."""
-    found: torch.dtype = getattr(torch, config.dtype if config.dtype != "auto" else "bfloat16" if _multiplies_in_bfloat16() else "float32")
+    name: str = config.dtype
+    if name == "auto":
+        name = "bfloat16" if _multiplies_in_bfloat16() else "float32"
+    found: torch.dtype = getattr(torch, name)
     return found
 
 

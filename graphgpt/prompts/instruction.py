@@ -63,7 +63,12 @@ class Message:
     @property
     def shown(self) -> str:
         """The content as one text for people; ``<graph: 5 tokens>`` where an input stands."""
-        return "".join(part if isinstance(part, str) else part.shown for part in self.content)
+        return "".join(piece for piece, _ in self.pieces)
+
+    @property
+    def pieces(self) -> list[tuple[str, bool]]:
+        """The same in pieces, each with whether it stands for an input."""
+        return [(part, False) if isinstance(part, str) else (part.shown, True) for part in self.content]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +138,9 @@ class Instruction:
     @property
     def pieces(self) -> list[tuple[str, bool]]:
         """The same in pieces, each with whether it stands for an input."""
-        found: list[tuple[str, bool]] = []
-        for message in self.messages[:-1]:
-            found += [("\n\n", False)] if found else []
-            found += [(part, False) if isinstance(part, str) else (part.shown, True) for part in message.content]
-        return [piece for piece in found if piece[0]]
+        between = ("\n\n", False)
+        found = [piece for message in self.messages[:-1] for piece in (between, *message.pieces)]
+        return [piece for piece in found[1:] if piece[0]]
 
 
 @dataclass(frozen=True, kw_only=True)
