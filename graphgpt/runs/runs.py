@@ -15,8 +15,8 @@ from typing_extensions import TypedDict
 from graphgpt.checkpoints.card import read_scores
 from graphgpt.checkpoints.folder import MANIFEST, read_history, read_settings
 from graphgpt.errors import GraphGPTError, nearest
-from graphgpt.metrics import Declared, MetricRecord
 from graphgpt.files.records import read_lines, read_record
+from graphgpt.metrics import Declared, MetricRecord
 from graphgpt.schema import flat
 
 #: In a run folder: why it failed.
