@@ -47,7 +47,7 @@ def plain_answer(model: MultimodalLLM, prompt: Example, max_new_tokens: int) -> 
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=model.tokenizer.eos_token_id,
-        eos_token_id=[*model.ends],
+        eos_token_id=[*model.processor.ends],
     )
     return model.tokenizer.decode(output[0], skip_special_tokens=True).strip(), output.shape[1]
 

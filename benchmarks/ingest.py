@@ -116,13 +116,15 @@ def joined(examples: Any) -> Any:
 
 def plain(folder: Path) -> Iterator[list[list[int]]]:
     """As the original's training code does it: graph tokens are added to the vocabulary and written out in the text."""
-    from graphgpt.prompts.templates.vicuna_v1 import SYSTEM
+    from setting import compose
+
     from graphgpt.prompts.tokens import Token, token_id
 
     tokenizer = load_tokenizer()
     added = {name: token_id(0, token) for name, token in (("<g_start>", Token.START), ("<g_patch>", Token.PATCH), ("<g_end>", Token.END))}
     tokenizer.add_tokens(list(added), special_tokens=True)
     start, end = tokenizer.bos_token or "", tokenizer.eos_token
+    system = compose("dataset=graphgpt_json", "task=instructions", "model/template=vicuna_v1").model.template.system
     yield []
     with (folder / "records.json").open(encoding="utf-8") as file:
         records = json.load(file)
@@ -132,7 +134,7 @@ def plain(folder: Path) -> Iterator[list[list[int]]]:
         for name in ("node_list", "node_list_1", "node_list_2"):
             if nodes := (item["graph"] or {}).get(name):
                 question = question.replace("<graph>", f"<g_start>{'<g_patch>' * len(nodes)}<g_end>", 1)
-        text = f"{start}{SYSTEM} USER: {question} ASSISTANT: {answer}{end}"
+        text = f"{start}{system} USER: {question} ASSISTANT: {answer}{end}"
         found.append(tokenizer(text, add_special_tokens=False)["input_ids"])
     own = {tokenizer.convert_tokens_to_ids(name): token for name, token in added.items()}
     yield [[own.get(i, i) for i in ids] for ids in found[:COMPARED]]

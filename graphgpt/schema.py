@@ -276,7 +276,8 @@ def _sentence(cls: type, detail: dict[str, Any], key: str) -> str:
     if kind == "literal_error":
         known = [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return f"{at}: '{value}' is not one of {', '.join(known)}. {did_you_mean(str(value), known)}".strip()
-    return f"{at}: {cut(repr(value))} does not fit: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+    why = detail["msg"].removeprefix("Value error, ")
+    return f"{at}: {cut(repr(value))} does not fit: {why[0].lower()}{why[1:]}."
 
 
 def _field_names(cls: type, loc: list[str]) -> list[str]:

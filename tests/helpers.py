@@ -122,10 +122,18 @@ def model_config(
         "tower": part(tower),
         "projector": part(projector),
         "lora": {"rank": lora_rank} | (lora or {}),
-        "template": part(template),
+        "template": shipped_template(template) if isinstance(template, str) else template,
         **fields,
     }
     return parsed(MODELS.get("multimodal_llm").Config, data)
+
+
+def shipped_template(name: str) -> dict[str, Any]:
+    """A shipped template's settings."""
+    data = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / "template" / f"{name}.yaml"))
+    assert isinstance(data, dict)
+    base = next((other for other in data.pop("defaults", []) if other != "_self_"), None)
+    return {**({} if base is None else shipped_template(base)), **data}
 
 
 def build_for(config: Any, width: int = FEATURES, **facts: Any) -> Any:

@@ -13,12 +13,24 @@ _RENAMED = {"graph_llm": "multimodal_llm"}
 #: The modules of format 1 by what they are now.
 FORMER = {"graph/tower": "tower", "graph/projector": "projector", "graph/fusion": "modality_tokens"}
 
+#: The template that was a class of its own, written down; its system message was there where none was given.
+_VICUNA_V1 = {
+    "name": "turns",
+    "user": "USER: {content} ",
+    "assistant": "ASSISTANT: {content}",
+    "system": "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+}
+
 
 def model_settings(model: Mapping[str, Any]) -> dict[str, Any]:
     """A model's config, as data."""
     found = {**model, "name": _RENAMED.get(model.get("name", ""), model.get("name"))}
     if isinstance(tower := found.get("tower"), Mapping) and "weights" in tower:  # what init_from was called
         found["tower"] = {"init_from" if key == "weights" else key: value for key, value in tower.items()}
+    if isinstance(template := found.get("template"), Mapping) and template.get("name") == "vicuna_v1":
+        system = template.get("system")
+        found["template"] = _VICUNA_V1 | ({} if system is None else {"system": system})
     return found
 
 

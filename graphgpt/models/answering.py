@@ -24,11 +24,6 @@ class Answers(Reads, Protocol):
         """Tokenises instructions for it."""
         ...
 
-    @property
-    def ends(self) -> set[int]:
-        """Ids of the tokens that end an answer."""
-        ...
-
     def __call__(self, batch: Batch, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
         """Log-likelihood of every answer in a token tree, and its tokens."""
         ...
@@ -59,18 +54,20 @@ def generate(model: Answers, prompts: Sequence[Example], max_new_tokens: int, pr
         max_new_tokens: An answer is cut after so many tokens.
         prefix: Of ``prefix_of``, for these prompts and others.
     """
+    processor = model.processor
     written: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))
     decoding = Decoding(model, prompts, prefix)
     while True:
         tokens = decoding.logits.argmax(dim=-1).tolist()
-        rows = [row for row, token in enumerate(tokens) if token not in model.ends]
+        rows = [row for row, token in enumerate(tokens) if token not in processor.ends]
+        for row in rows:
+            written[going[row]].append(tokens[row])
+        if processor.stop is not None:
+            rows = [row for row in rows if not processor.written(written[going[row]])[1]]
         going, tokens = [going[row] for row in rows], [tokens[row] for row in rows]
-        for answer, token in zip(going, tokens, strict=True):
-            written[answer].append(token)
         if not going or len(written[going[0]]) == max_new_tokens:
-            decoded: list[str] = model.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
-            return [text.strip() for text in decoded]
+            return [processor.written(ids)[0] for ids in written]
         decoding.write(rows, tokens)
 
 

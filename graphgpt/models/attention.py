@@ -1,6 +1,6 @@
 """Attention within a token tree: each branch by itself, and with the trunk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,8 @@ class Spans:
 def spans_of(batch: Batch, dtype: torch.dtype) -> Spans:
     """Those of a batch, for queries of a type.
 
-    A long chain is cut, so that its first queries need not be compared with its last keys.
+    A long chain is cut, so that its first queries need not be compared with its last keys; on the processor, short neighbours are
+    put together under a mask, for a call of the kernel costs more than the few scores that the mask discards.
     """
     device = batch.input_ids.device
     pieces = [batch.before] if batch.before else []
@@ -73,9 +74,28 @@ def spans_of(batch: Batch, dtype: torch.dtype) -> Spans:
     if batch.trunk:
         add(Branch(batch.trunk), batch.before, len(pieces))
     seen, seen_pieces = batch.before + batch.trunk, len(pieces)
-    for branch in batch.branches:
+    for branch in batch.branches if device.type == "cuda" else _together(batch.branches):
         add(branch, seen, seen_pieces)
     return Spans(tuple(spans), tuple(pieces))
+
+
+def _together(branches: Sequence[Branch]) -> Iterator[Branch]:
+    """The same branches, neighbours with no more than ``CHUNK`` tokens between them as one."""
+    group: list[Branch] = []
+    for branch in branches:
+        if group and sum(other.length for other in group) + branch.length > CHUNK:
+            yield _one(group)
+            group = []
+        group.append(branch)
+    if group:
+        yield _one(group)
+
+
+def _one(group: Sequence[Branch]) -> Branch:
+    """Neighbours as one branch, in which each sees itself alone."""
+    if len(group) == 1:
+        return group[0]
+    return Branch(sum(branch.length for branch in group), torch.block_diag(*(branch.mask() for branch in group)))
 
 
 def _cut(branch: Branch, device: torch.device) -> list[int]:

@@ -28,8 +28,10 @@ def differences(model: Any, theirs: Mapping[str, Any], path: str) -> list[str]:
         for name, config in now.items():
             found = [one for part in PARTS for one in _compared(path, part, before[name].get(part), getattr(config, part) or config.fused)]
             problems += [respelled(problem, name) for problem in found] if model.modalities else found
-    for part in ("template", "compat"):
-        problems += _compared(path, part, theirs.get(part, {}), getattr(model, part))
+    problems += _compared(path, "compat", theirs.get("compat", {}), model.compat)
+    # A projector alone was learned with a language model that knows all forms as well as before: LLaVA's first stage has one of its own.
+    if theirs["lora"]["rank"] or theirs["llm"].get("train"):
+        problems += _compared(path, "template", theirs.get("template", {}), model.template)
     if theirs["lora"]["rank"] not in (0, model.lora.rank):
         problems.append(
             f"start_from: {path} has adapters of rank {theirs['lora']['rank']}, but model.lora.rank={model.lora.rank} would drop them."
@@ -48,7 +50,9 @@ def _compared(path: str, part: str, theirs: Mapping[str, Any] | None, config: An
     ours = dataclasses.asdict(config)
     theirs = dict(theirs or ({"name": "splice"} if part == "fusion" else {}))
     if (name := theirs.get("name")) != ours.get("name"):
-        right = f"; choose model/{part}={name}" if name else ""
+        right = "" if name is None else f"; choose model/{part}={name}"
+        if name == "turns":  # any of several files
+            right = "; choose the model/template that it was trained with"
         yield f"start_from: {path} has {part}.name={name!r}, but model.{part}.name={ours['name']!r}{right}."
         return  # the fields of one class say nothing about another's
     theirs = defaults(config) | theirs  # it may be older than a setting

@@ -349,8 +349,3 @@ class MultimodalLLM(Model):
     ) -> Iterator[Prediction]:
         """Candidates scored where the task has them, greedy answers where not or asked for."""
         return answers(self, candidates, instructions, settings)
-
-    @cached_property
-    def ends(self) -> set[int]:
-        """Ids of the tokens that end an answer."""
-        return {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids(self.processor.template.terminator)}

@@ -34,7 +34,6 @@ def write_answer(
         seed: Of the draw.
         turn: Entered for every token, not for the whole answer, so that several callers can take turns at one model.
     """
-    tokenizer = processor.tokenizer
     draw = torch.Generator().manual_seed(seed)
     decoding, written, said = None, list[int](), ""
     for _ in range(max_new_tokens):
@@ -48,15 +47,17 @@ def write_answer(
                 token = int(torch.multinomial((logits.cpu() / temperature).softmax(dim=0), 1, generator=draw))
             else:
                 token = int(logits.argmax())
-            if token in model.ends:
+            if token in processor.ends:
                 break
             written.append(token)
             # All of it each time: what a token spells depends on those before it.
-            text = tokenizer.decode(written, skip_special_tokens=True).strip()
+            text, ended = processor.written(written, more=True)
+            if ended:
+                break
         if text.startswith(said) and len(text) > len(said) and not text.endswith(UNFINISHED):
             yield text[len(said) :]
             said = text
     with turn:
-        rest = tokenizer.decode(written, skip_special_tokens=True).strip()[len(said) :]
+        rest = processor.written(written)[0][len(said) :]
     if rest:
         yield rest

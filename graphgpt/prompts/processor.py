@@ -169,6 +169,33 @@ class Processor:
         ids = self._encode(supervised)
         return tuple(i for piece in supervised if isinstance(piece.part, str) for i in ids[piece.part, piece.literal])
 
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        control = self.tokenizer.added_tokens_encoder.get(self.template.terminator)
+        return frozenset({self.tokenizer.eos_token_id} if control is None else {self.tokenizer.eos_token_id, control})
+
+    @cached_property
+    def stop(self) -> str | None:
+        """The text that ends an answer, where no token does."""
+        return None if self.template.terminator in self.tokenizer.added_tokens_encoder else self.template.terminator
+
+    def written(self, ids: Sequence[int], *, more: bool = False) -> tuple[str, bool]:
+        """What an answer's ids say, without special tokens and space around it, and whether the text that ends answers was among it.
+
+        Args:
+            ids: As the model wrote them.
+            more: Others are to come: what may yet become that text is left out.
+        """
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        if self.stop is None:
+            return text.strip(), False
+        said, ended, _ = text.partition(self.stop)
+        if more and not ended:
+            begun = next((n for n in range(len(self.stop) - 1, 0, -1) if said.endswith(self.stop[:n])), 0)
+            said = said[: len(said) - begun]
+        return said.strip(), bool(ended)
+
     def _assemble(self, instructions: Sequence[Instruction], rendered: Sequence[Sequence[Piece]]) -> list[Example]:
         """Examples of instructions and the pieces they were rendered to."""
         merged = [self._merge(pieces) for pieces in rendered]

@@ -50,4 +50,4 @@ class Template(ABC):
     @property
     @abstractmethod
     def terminator(self) -> str:
-        """What ends an answer; one control token."""
+        """What ends an answer: one control token, or any text."""

@@ -351,13 +351,37 @@ def hand_over(base: list[str], *overrides: str) -> list[str]:
     ("overrides", "sentence"),
     [
         (["model.tower.hops=7"], "{path} has tower.hops=2, but model.tower.hops=7."),
-        (["model/template=vicuna_v1"], "{path} has template.name='chat', but model.template.name='vicuna_v1'; choose model/template=chat."),
         (["model.llm.path=other/model"], "{path} was made for the language model 'random:tiny', not for model.llm.path=other/model."),
     ],
 )
 def test_hand_over_to_another_model(base: list[str], saved: Callable[..., Path], overrides: list[str], sentence: str) -> None:
     path = saved()
     assert hand_over(base, f"start_from={path}", *overrides) == [f"start_from: {sentence.format(path=path)}"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "sentence"),
+    [
+        ("chat", "vicuna_v1", "{path} has template.name='chat', but model.template.name='turns'; choose model/template=chat."),
+        (
+            "vicuna_v1",
+            "chat",
+            "{path} has template.name='turns', but model.template.name='chat'; choose the model/template that it was trained with.",
+        ),
+        ("vicuna_v1", "plain", "{path} has template.user='USER: {{content}} ', but model.template.user='{{inputs}}'."),
+    ],
+)
+def test_hand_over_of_adapters_to_another_template(
+    base: list[str], saved: Callable[..., Path], theirs: str, ours: str, sentence: str
+) -> None:
+    path = saved("model/lora=default", f"model/template={theirs}")
+    found = hand_over(base, f"start_from={path}", "model/lora=default", f"model/template={ours}")
+    assert f"start_from: {sentence.format(path=path)}" in found
+
+
+def test_a_projector_goes_with_every_template(base: list[str], saved: Callable[..., Path]) -> None:
+    """The language model learned nothing: LLaVA's first stage has a form of its own."""
+    check_command_line(ExperimentConfig, "train", [*base, f"start_from={saved('model/template=plain')}", "model/template=vicuna_v1"])
 
 
 def test_hand_over_to_another_tower_and_projector(base: list[str], saved: Callable[..., Path]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers import CONFIGS, csv_overrides, make_dataset_config, make_graph, make_model, make_task, parsed
+from helpers import CONFIGS, Stub, csv_overrides, make_dataset_config, make_graph, make_model, make_task, parsed
 from omegaconf import OmegaConf
 
 from graphgpt.assembly import build_model, build_runner, build_task
@@ -80,6 +80,8 @@ def all_fields() -> dict[str, tuple[type, str]]:
 
 HERE = "config/test_every_field_acts.py"
 EVALUATION, TRAINING, QUANTIZATION = "runners/test_evaluation.py", "runners/test_training.py", "models/test_quantization.py"
+#: A conversation form.
+TURNS = {"system": "Be kind.", "user": "A: {content} ", "assistant": "B:{content}"}
 COMPOSES = "config/test_shipped_configs.py::test_composes"
 CONVERSATIONS = "conversations/test_conversations.py"
 PICTURES, PICTURE_TOWERS = "images/test_datasets.py", "models/test_image_towers.py"
@@ -309,7 +311,8 @@ def text_encoder(name: str, data: dict[str, Any]) -> Any:
 
 def template(name: str, data: dict[str, Any]) -> Any:
     built = TEMPLATES.build(parsed(TEMPLATES.get(name).Config, {"name": name} | data), load_tokenizer(LLMConfig(path="random:tiny")))
-    return [piece.part for piece in built.render([Message("user", "a"), Message("assistant", "b")])]
+    turns = [Message("user", Stub(2), "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d")]
+    return [piece.part for piece in built.render(turns)]
 
 
 def asked(task: Any) -> Any:
@@ -466,7 +469,15 @@ VALUES: list[Row] = [
     ("text_encoder/*.seed", {}, 5),
     ("text_encoder/*.max_tokens", {}, 2),
     ("text_encoder/llm_states.batch_size", {}, 7),
-    ("template/*.system", {}, "Be short."),
+    ("template/chat.system", {}, "Be short."),
+    ("template/turns.system", TURNS, "Be short."),
+    ("template/turns.system_form", TURNS | {"system": "Be short."}, "({content}) "),
+    ("template/turns.opening", TURNS, "{bos}Talk: "),
+    ("template/turns.user", TURNS, "U: {inputs} "),
+    ("template/turns.assistant", TURNS, "B: {content}"),
+    ("template/turns.end", TURNS, "\n"),
+    ("template/turns.between", TURNS, "\n"),
+    ("template/turns.around", TURNS, {"graph": "<G>{content}</G>"}),
     ("task/*.wording", {"wordings": {"a": "One {node}", "b": "Two {node}"}, "wording": "a"}, "b"),
     ("task/*.wordings", {"wordings": {"a": "One {node}"}, "wording": "a"}, {"a": "Two {node}"}),
     ("task/*.text_dropout", {}, 1.0),

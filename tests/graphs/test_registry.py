@@ -44,7 +44,7 @@ def test_kinds_and_what_ships() -> None:
         "dataset": {"csv", "stdlib_docs"},
         "text_encoder": {"llm_embedding", "sentence_transformers", "tfidf_svd"},
         "task": {"graph_matching", "node_classification"},
-        "template": {"chat", "vicuna_v1"},
+        "template": {"chat", "turns"},
         "runner": {"lightning"},
     }
     for kind, names in shipped.items():

@@ -171,7 +171,7 @@ def test_generate_equals_transformers(tiny_model: MakeModel, samples: dict[str, 
         attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
         max_new_tokens=12,
         do_sample=False,
-        eos_token_id=[*model.ends],
+        eos_token_id=[*model.processor.ends],
     )
     assert generate(model, batch, 12) == [text.strip() for text in model.tokenizer.batch_decode(output, skip_special_tokens=True)]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from helpers import Stub, make_dataset_config, make_task, parsed, stub_readers
+from helpers import Stub, make_dataset_config, make_task, parsed, shipped_template, stub_readers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,10 +25,9 @@ TOKENIZER = load_tokenizer(LLMConfig(path="random:tiny"))
 
 
 def processor(template: str = "chat", max_length: int = 10_000, **arguments: Any) -> Processor:
-    cls = TEMPLATES.get(template)
-    return Processor(
-        TOKENIZER, cls(parsed(cls.Config, {"name": template}), TOKENIZER), max_length, **({"readers": stub_readers()} | arguments)
-    )
+    fields = shipped_template(template)
+    cls = TEMPLATES.get(fields["name"])
+    return Processor(TOKENIZER, cls(parsed(cls.Config, fields), TOKENIZER), max_length, **({"readers": stub_readers()} | arguments))
 
 
 def instruction(*turns: str, sizes: Sequence[int] = (), first: Role = "user") -> Instruction:

@@ -2,26 +2,34 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from helpers import parsed
+from helpers import CONFIGS, Stub, parsed, shipped_template, stub_readers
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from graphgpt.checkpoints.upgrade import model_settings
 from graphgpt.errors import GraphGPTError
 from graphgpt.models.llm import LLMConfig, load_tokenizer
 from graphgpt.prompts.instruction import Instruction, Message
 from graphgpt.prompts.processor import IGNORE, Example, Processor
-from graphgpt.prompts.templates.vicuna_v1 import SYSTEM
 from graphgpt.registry import TEMPLATES
+from graphgpt.schema import parse
 
 BYTES = load_tokenizer(LLMConfig(path="random:tiny"))
 NAMES = ("vicuna_v1", "chat")
+SYSTEM = shipped_template("vicuna_v1")["system"]
 CONTROL = {"<|im_start|>": 256, "<|im_end|>": 257, "<|pad|>": 258}
+
+
+@dataclass(frozen=True)
+class Picture(Stub):
+    modality: ClassVar[str] = "image"
 
 
 def byte_ids(text: str) -> list[int]:
@@ -38,7 +46,9 @@ def ids_of(text: str) -> list[int]:
 
 
 def processor(name: str, tokenizer: Any = BYTES, **fields: Any) -> Processor:
-    template = TEMPLATES.get(name)(parsed(TEMPLATES.get(name).Config, {"name": name, **fields}), tokenizer)
+    fields = shipped_template(name) | fields
+    cls = TEMPLATES.get(fields["name"])
+    template = cls(parsed(cls.Config, fields), tokenizer)
     return Processor(tokenizer, template, max_length=100_000)
 
 
@@ -163,7 +173,7 @@ def test_a_chat_template_that_ends_answers_without_a_control_token() -> None:
 def test_chat_without_a_chat_template_is_refused() -> None:
     tokenizer = load_tokenizer(LLMConfig(path="random:tiny"))
     tokenizer.chat_template = None
-    with pytest.raises(GraphGPTError, match=r"^model\.template\.name: 'chat' needs a tokenizer with a chat template.*use 'vicuna_v1'\.$"):
+    with pytest.raises(GraphGPTError, match=r"^model\.template\.name: 'chat' needs a tokenizer with a .* use model/template=vicuna_v1\.$"):
         processor("chat", tokenizer)
 
 
@@ -324,3 +334,159 @@ def test_vicuna_control_token_in_a_text_with_such_a_tokenizer(kind: str, token: 
     assert supervised_spans(example)[0][-1] == tokenizer.convert_tokens_to_ids("</s>")
     tokens = tokenizer.convert_ids_to_tokens(example.ids)
     assert "▁▁" not in tokens and not any(a == b == "▁" for a, b in pairwise(tokens))
+
+
+# LLaVA's forms, spelled out as its training sees them (its conversation.py and train.py).
+
+LLAVA_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+SEES = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant is able to understand the visual content "
+    "that the user provides, and assist the user with a variety of tasks using natural language.The visual content will be provided with "
+    "the following format: <Image>visual content</Image>."
+)
+LLAMA_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+MPT_SYSTEM = "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers."
+BOS, EOS, PICTURE = "<|im_start|>", "<|im_end|>", "<picture>"
+
+
+def mpt(system: str, picture: str) -> list[tuple[str, bool]]:
+    return [
+        (f"{BOS}{BOS}system\n{system}{EOS}{BOS}user\n{picture}\nOne?{EOS}{BOS}assistant\n", False),
+        (f"First{EOS}", True),
+        (f"{BOS}user\nTwo?{EOS}{BOS}assistant\n", False),
+        (f"Second{EOS}", True),
+    ]
+
+
+def v1(system: str, picture: str) -> list[tuple[str, bool]]:
+    return [
+        (f"{BOS}{system} USER: {picture}\nOne? ASSISTANT:", False),
+        (f" First{EOS}", True),
+        ("USER: Two? ASSISTANT:", False),
+        (f" Second{EOS}", True),
+    ]
+
+
+def v0(system: str, picture: str) -> list[tuple[str, bool]]:
+    return [
+        (f"{BOS}{system}\n\n### Human: {picture}\nOne?\n### Assistant:", False),
+        (" First\n###", True),
+        (" Human: Two?\n### Assistant:", False),
+        (" Second\n###", True),
+    ]
+
+
+def inst(first: str, between: str) -> list[tuple[str, bool]]:
+    return [
+        (f"{BOS}[INST] {first}{PICTURE}\nOne? [/INST]", False),
+        (f" First {EOS}", True),
+        (f"{between}[INST] Two? [/INST]", False),
+        (f" Second {EOS}", True),
+    ]
+
+
+TAGGED = f"<Image>{PICTURE}</Image>"
+FORMS = {
+    "vicuna_v0": v0(LLAVA_SYSTEM, PICTURE),
+    "vicuna_v0_mmtag": v0(SEES, TAGGED),
+    "vicuna_v1": v1(SYSTEM, PICTURE),
+    "llava_v1": v1(LLAVA_SYSTEM, PICTURE),
+    "vicuna_v1_mmtag": v1(SEES, TAGGED),
+    "plain": [(f"{BOS}{PICTURE}", False), ("First\n", True), ("Second\n", True)],
+    "llama_2": inst(f"<<SYS>>\n{LLAMA_SYSTEM}\n<</SYS>>\n\n", BOS),
+    "mistral": inst("", ""),
+    "mpt": mpt(MPT_SYSTEM, PICTURE),
+    "chatml": mpt("Answer the questions.", PICTURE),
+}
+
+
+def test_every_shipped_form_is_spelled_out_here() -> None:
+    assert {path.stem for path in (CONFIGS / "model" / "template").glob("*.yaml")} == {*FORMS, "chat"}
+
+
+@pytest.mark.parametrize("shows", [True, False])
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_with_a_picture_and_without(name: str, shows: bool) -> None:
+    """Two turns: ids and labels; where the picture is taken away, what it stood in goes too."""
+    reader = stub_readers()["graph"]
+    process = processor(name)
+    process.readers = {"image": reader}
+    picture = Picture(3)
+    asked = Message("user", picture, "\nOne?") if shows else Message("user", "\nOne?")
+    turns = (asked, Message("assistant", "First"), Message("user", "Two?"), Message("assistant", "Second"))
+    example = process(Instruction(id="sample", messages=turns))
+    ids: list[int] = []
+    labels: list[int] = []
+    for text, supervised in FORMS[name]:
+        before, found, behind = text.replace(TAGGED, PICTURE if not shows else TAGGED).partition(PICTURE)
+        new = [*ids_of(before), *(reader.ids(picture, True) if found and shows else ()), *ids_of(behind)]
+        ids += new
+        labels += new if supervised else [IGNORE] * len(new)
+    assert (list(example.ids), list(example.labels)) == (ids, labels)
+    assert process.prompt(Instruction(id="sample", messages=turns)).ids == example.ids[: -len(process.answer("Second"))]
+
+
+@pytest.mark.parametrize("name", FORMS)
+@given(
+    turns=st.lists(st.tuples(nonempty, nonempty), min_size=1, max_size=3),
+    shown=st.booleans(),
+    kind=st.sampled_from(["bytes", *SENTENCEPIECE]),
+)
+def test_what_is_supervised_is_the_answers_and_their_ends(name: str, turns: list[tuple[str, str]], shown: bool, kind: str) -> None:
+    """Whatever the form and the tokenizer: there is no mismatch of lengths for which a sample would be thrown away."""
+    tokenizer = BYTES if kind == "bytes" else SENTENCEPIECE[kind]
+    process = processor(name, tokenizer)
+    process.readers = {"image": stub_readers()["graph"]}
+    messages = [Message(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    if shown:
+        messages[0] = Message("user", Picture(2), messages[0].text)
+    example = process(Instruction(id="sample", messages=tuple(messages)))
+    learned = [i for i in example.labels if i != IGNORE]
+    assert learned == [i for _, answer in turns for i in process.answer(answer)]
+    if kind == "bytes":
+        end = process.template.terminator
+        assert BYTES.decode(learned).replace(" ", "") == "".join(answer + end for _, answer in turns).replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"user": "USER:"}, "template.user: 'USER:' does not fit: must have {content} or {inputs} once"),
+        (
+            {"assistant": "A: {content}!"},
+            "template.assistant: 'A: {content}!' does not fit: must end with {content}; what follows an answer is 'end'",
+        ),
+        ({"end": " "}, "template.end: ' ' does not fit: must not be empty, or no answer would ever end"),
+        ({"around": {"image": "<Image>"}}, "template.around: {'image': '<Image>'} does not fit: must have {content} once"),
+    ],
+)
+def test_a_form_that_says_nothing_is_refused(fields: dict[str, Any], sentence: str) -> None:
+    problems: list[str] = []
+    parse(TEMPLATES.get("turns").Config, shipped_template("vicuna_v1") | fields, problems, "template")
+    assert len(problems) == 1 and problems[0].startswith(sentence), problems
+
+
+def test_an_answer_ends_where_its_text_says() -> None:
+    """No token ends an answer of ``vicuna_v0``, but three signs do; as long as they may come, what may begin them is held back."""
+    process = processor("vicuna_v0")
+    assert process.ends == {CONTROL[EOS]} and process.stop == "\n###"
+    ids = byte_ids(" A cat.\n### Human: And?")
+    seen = [process.written(ids[:end], more=True) for end in range(1, len(ids) + 1)]
+    assert max((text for text, _ in seen), key=len) == "A cat."
+    assert [ended for _, ended in seen].index(True) == len(" A cat.\n###") - 1
+    assert process.written(byte_ids(" A cat.\n##")) == ("A cat.\n##", False)
+    assert processor("vicuna_v1").stop is None
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_checkpoint_from_before_templates_were_written_down(system: str | None) -> None:
+    found = model_settings({"name": "multimodal_llm", "template": {"name": "vicuna_v1", "system": system}})["template"]
+    assert parsed(TEMPLATES.get("turns").Config, found) == parsed(
+        TEMPLATES.get("turns").Config, shipped_template("vicuna_v1") | ({} if system is None else {"system": system})
+    )

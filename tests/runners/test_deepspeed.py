@@ -23,10 +23,11 @@ def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_the_processor")
+@pytest.mark.parametrize("trained", [["model/lora=default"], ["model/lora=none", "model.llm.train=true", "runner.lr.llm=1e-3"]])
 @pytest.mark.parametrize("strategy", ["deepspeed_2", "deepspeed_3", "deepspeed_3_offload"])
-def test_it_trains_and_resumes_like_one_process(strategy: str, tmp_path: Path) -> None:
+def test_it_trains_and_resumes_like_one_process(strategy: str, trained: list[str], tmp_path: Path) -> None:
     (tmp_path / "csv").mkdir()
-    settings = [*csv_overrides(tmp_path / "csv"), "task=node_classification", "model/lora=default", "runner.max_steps=4"]
+    settings = [*csv_overrides(tmp_path / "csv"), "task=node_classification", *trained, "runner.max_steps=4"]
     settings += ["runner.global_batch_size=4", "runner.checkpoint.every_n_steps=2", "runner.checkpoint.keep=5"]
     alone = run(tmp_path / "alone", settings)
     folder = run(tmp_path / "run", [*settings, f"runner/strategy={strategy}"]).folder

@@ -266,7 +266,7 @@ def test_compat_does_as_the_original(tmp_path: Path) -> None:
     import_weights(source, tmp_path / "compat", llm=str(tmp_path / "base"), compat=True, say=quiet)
     plain, compat = (read_config(ExperimentConfig, checkpoint_experiment(tmp_path / name)).model for name in ("plain", "compat"))
     assert (plain.tower.edge_direction, compat.tower.edge_direction) == ("undirected", "as_released")
-    assert plain.template.system is None
+    assert plain.template.system.startswith("A chat between a curious user and an artificial intelligence assistant.")
     assert compat.template.system.startswith(
         "You are GraphGPT, a large language and graph-structral assistant trained by HKUDS Lab.You are"
     )

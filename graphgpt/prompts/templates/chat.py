@@ -23,7 +23,7 @@ class Chat(Template):
         super().__init__(config, tokenizer)
         if not tokenizer.chat_template:
             raise GraphGPTError(
-                "model.template.name: 'chat' needs a tokenizer with a chat template, and this one has none; use 'vicuna_v1'."
+                "model.template.name: 'chat' needs a tokenizer with a chat template, and this one has none; use model/template=vicuna_v1."
             )
         self._frames: dict[tuple[Role, ...], list[str]] = {}
 
