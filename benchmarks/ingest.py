@@ -124,7 +124,7 @@ def plain(folder: Path) -> Iterator[list[list[int]]]:
     added = {name: token_id(0, token) for name, token in (("<g_start>", Token.START), ("<g_patch>", Token.PATCH), ("<g_end>", Token.END))}
     tokenizer.add_tokens(list(added), special_tokens=True)
     start, end = tokenizer.bos_token or "", tokenizer.eos_token
-    system = compose("dataset=graphgpt_json", "task=instructions", "model/template=vicuna_v1").model.template.system
+    system = compose("model/template=vicuna_v1").model.template.system
     yield []
     with (folder / "records.json").open(encoding="utf-8") as file:
         records = json.load(file)

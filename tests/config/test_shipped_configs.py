@@ -357,7 +357,9 @@ def test_trains_for_a_step(overrides: list[str], base: list[str], needs: dict[st
     for override in overrides:
         key, _, value = override.partition("=")
         part = key.removeprefix("model/")
-        if part in ("tower", "projector", "template"):
+        if part in ("tower", "projector"):
             assert manifest["model"][part]["name"] == value
+        if part == "template":
+            assert manifest["model"][part]["name"] == ("chat" if value == "chat" else "turns")
     assert (tmp_path / "checkpoint" / "lora").is_dir() == (hasattr(experiment.model, "lora") and experiment.model.lora.rank > 0)
     assert any((tmp_path / "checkpoint").rglob("tower.safetensors")) == any(one.name not in WITHOUT_WEIGHTS for one in towers.values())
