@@ -20,7 +20,7 @@ from graphgpt.prompts.processor import IGNORE, Example
 from graphgpt.prompts.reader import Inputs, Readers, collate_inputs
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, for Lightning converts the batches of some strategies
 class Branch:
     """Neighbouring tokens of a tree that see each other, the trunk and nothing else.
 
