@@ -9,6 +9,7 @@ import torch
 from helpers import Stub, stub_readers
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from graphgpt.models.multimodal_llm import MultimodalLLM
 from graphgpt.prompts.batch import Batch, TokenTree, scoring_batch, training_batch
@@ -219,6 +220,15 @@ def test_scoring_batch_by_hand() -> None:
     assert batch.input_ids.tolist() == [8, 9, 1, 2]
     assert batch.position_ids.tolist() == [0, 1, 2, 3]
     assert predictions(batch) == [(1, 1, 0), (2, 2, 0), (3, 3, 0), (1, 1, 1), (2, 2, 1), (1, 1, 2), (2, 4, 2)]
+
+
+def test_lightning_converts_a_batch() -> None:
+    """Some strategies go through all tensors of a batch, those of its branches and inputs too, and put others in their place."""
+    prompts = [example([1, 2, -1, 3], keys=["a"]), example([1, 4, 5])]
+    batch = scoring_batch(prompts, [(6, 7), (6, 8)], stub_readers())
+    assert any(branch.visible is not None for branch in batch.branches)
+    converted = apply_to_collection(batch, torch.Tensor, torch.clone)
+    assert isinstance(converted, Batch) and torch.equal(converted.attention_mask, batch.attention_mask)
 
 
 def test_batch_moves_to_a_device_with_all_its_parts() -> None:
