@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from graphgpt.files.configs import options
 from graphgpt.models.parts import HANDED_OVER, PARTS, modalities_of, respelled
 
 
@@ -50,9 +51,9 @@ def _compared(path: str, part: str, theirs: Mapping[str, Any] | None, config: An
     ours = dataclasses.asdict(config)
     theirs = dict(theirs or ({"name": "splice"} if part == "fusion" else {}))
     if (name := theirs.get("name")) != ours.get("name"):
-        right = "" if name is None else f"; choose model/{part}={name}"
-        if name == "turns":  # any of several files
-            right = "; choose the model/template that it was trained with"
+        # A class with several files of settings has none of its own name.
+        which = f"model/{part}={name}" if name in options(f"model/{part}") else f"the model/{part} that it was trained with"
+        right = f"; choose {which}" if name else ""
         yield f"start_from: {path} has {part}.name={name!r}, but model.{part}.name={ours['name']!r}{right}."
         return  # the fields of one class say nothing about another's
     theirs = defaults(config) | theirs  # it may be older than a setting

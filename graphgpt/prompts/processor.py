@@ -10,7 +10,7 @@ from typing import Any, Literal
 from graphgpt.errors import DataError, SampleTooLong
 from graphgpt.prompts.instruction import Instruction, Message, ModalityInput
 from graphgpt.prompts.reader import ModalityReader, Readers
-from graphgpt.prompts.template import Piece, Template
+from graphgpt.prompts.template import Piece, Template, control_tokens
 
 #: Label of a token that the model does not learn to write.
 IGNORE = -100
@@ -265,7 +265,7 @@ class Processor:
 
     @cached_property
     def _control_tokens(self) -> list[str]:
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return control_tokens(self.tokenizer)
 
     @cached_property
     def _adds_space(self) -> bool:

@@ -34,6 +34,11 @@ class TemplateConfig:
     """System message; None takes the template's own."""
 
 
+def control_tokens(tokenizer: Any) -> list[str]:
+    """A tokenizer's control tokens, the longest first: one may begin or end another."""
+    return sorted((token.content for token in tokenizer.added_tokens_decoder.values() if token.special), key=len, reverse=True)
+
+
 class Template(ABC):
     """Base of all templates; register subclasses with ``@TEMPLATES.register(name)``."""
 

@@ -424,7 +424,7 @@ def test_forms_with_a_picture_and_without(name: str, shows: bool) -> None:
     ids: list[int] = []
     labels: list[int] = []
     for text, supervised in FORMS[name]:
-        before, found, behind = text.replace(TAGGED, PICTURE if not shows else TAGGED).partition(PICTURE)
+        before, found, behind = (text if shows else text.replace(TAGGED, PICTURE)).partition(PICTURE)
         new = [*ids_of(before), *(reader.ids(picture, True) if found and shows else ()), *ids_of(behind)]
         ids += new
         labels += new if supervised else [IGNORE] * len(new)

@@ -7,7 +7,7 @@ from typing import Any
 from graphgpt.errors import GraphGPTError
 from graphgpt.prompts.chat_template import render
 from graphgpt.prompts.instruction import Message, Role
-from graphgpt.prompts.template import Piece, Template
+from graphgpt.prompts.template import Piece, Template, control_tokens
 from graphgpt.registry import TEMPLATES
 
 
@@ -67,8 +67,7 @@ class Chat(Template):
         """The first control token that the template writes after an answer, else the end-of-sequence token."""
         text = render(self.tokenizer, [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}])
         after = text.partition(_mark(1))[2].lstrip()
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return next((token for token in sorted(special, key=len, reverse=True) if after.startswith(token)), str(self.tokenizer.eos_token))
+        return next((token for token in control_tokens(self.tokenizer) if after.startswith(token)), str(self.tokenizer.eos_token))
 
 
 def _mark(index: int) -> str:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pydantic import Field, field_validator
 
 from graphgpt.prompts.instruction import Message, Part
-from graphgpt.prompts.template import Piece, Template, TemplateConfig
+from graphgpt.prompts.template import Piece, Template, TemplateConfig, control_tokens
 from graphgpt.registry import TEMPLATES
 from graphgpt.schema import configclass
 
@@ -98,8 +98,7 @@ class Turns(Template):
     def _control(self) -> str:
         """The control token that ``end`` ends with; empty where it is a text."""
         end = self._filled(self.config.end)
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return next((token for token in sorted(special, key=len, reverse=True) if end.endswith(token)), "")
+        return next((token for token in control_tokens(self.tokenizer) if end.endswith(token)), "")
 
     @cached_property
     def _closing(self) -> str:
